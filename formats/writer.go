@@ -1,0 +1,108 @@
+package formats
+
+import (
+	"context"
+	"io"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/lazuli-project/lazuli/blob"
+	"github.com/lazuli-project/lazuli/tarfs"
+	"github.com/lazuli-project/lazuli/tree"
+)
+
+// Writer makes images of one format. It may be used concurrently, for several layers at once.
+//
+// The stored bytes of a layer depend on the layer's tar, the writer's options and [Writer.Version] alone (and, for
+// formats whose layers build on each other, on the parents), so that a converted layer can be reused in other images.
+type Writer interface {
+	// Name returns the format's name as in flags, files and metrics.
+	Name() string
+	// Version changes whenever the stored bytes of the same input change: code version and every option.
+	Version() string
+	// Layer begins the conversion of one layer, whose stored blob goes to sink. parents are the finished
+	// layers below, lowest first, where the format asks for them (see [NeedsParents]); else nil.
+	Layer(ctx context.Context, src LayerSource, parents []Layer, sink Sink) (LayerWriter, error)
+	// Finish makes the image of the layers, lowest first: merges metadata, puts what else belongs to the
+	// image (a bootstrap layer, the configuration) into sink, and returns the manifest, not yet stored.
+	Finish(ctx context.Context, layers []Layer, src *Manifest, sink Sink) (*Result, error)
+}
+
+// NeedsParents is the optional ability of a [Writer] whose layers depend on the layers below.
+type NeedsParents interface{ NeedsParents() bool }
+
+// Reopener is the optional ability of a [Writer] to take up a layer that it converted before, from the
+// stored blob alone, so that a known layer is neither downloaded nor converted again.
+type Reopener interface {
+	// Reopen returns what [LayerWriter.Close] returned for the blob.
+	Reopen(ctx context.Context, desc ocispec.Descriptor, src blob.Source) (Layer, error)
+}
+
+// LayerSource says which layer is converted.
+type LayerSource struct {
+	Desc  ocispec.Descriptor // as in the source manifest
+	Index int                // place in the image, from 0 at the bottom
+}
+
+// LayerWriter is pushed one layer in tar order, so that one inflation can feed many writers. Entry comes
+// before the Data of its content. It is used by one goroutine; after an error only Abort may be called.
+type LayerWriter interface {
+	// Entry begins an entry; the one before it is complete. node is the entry's place in the layer's tree, as
+	// package tarfs built it: the writer sets the extents of regular files with content of its own (not hard links)
+	// by the time Close returns. node is nil for an entry that has no node.
+	Entry(e *tarfs.Entry, node *tree.Node) error
+	// Data gives the next bytes of the current entry's content. p is valid during the call only.
+	Data(p []byte) error
+	// Close ends the layer. t is its whole tree. The stored blob has been given to the sink.
+	Close(t *tree.Tree) (Layer, error)
+	// Abort gives the layer up and frees what it holds. It may be called after Close.
+	Abort()
+}
+
+// Layer is a finished layer.
+type Layer struct {
+	// Desc is the stored blob as it stands in the manifest; its digest is empty where the layer has none.
+	Desc ocispec.Descriptor
+	// Tree of the layer alone, with whiteouts; extents refer to the layer's own blob as number 0.
+	Tree *tree.Tree
+	// Data is the format's own: chunk tables and the like.
+	Data  any
+	Stats LayerStats
+}
+
+// LayerStats are the figures of a layer. Sizes are in bytes.
+type LayerStats struct {
+	Entries     int64              `json:"entries"`
+	Plain       int64              `json:"plain_bytes"`  // content of regular files
+	Stored      int64              `json:"stored_bytes"` // stored blob
+	Chunks      int64              `json:"chunks"`
+	Deduped     int64              `json:"deduplicated_chunks"`
+	DedupedSize int64              `json:"deduplicated_bytes"`
+	CPU         map[string]float64 `json:"cpu_seconds,omitempty"` // by stage
+}
+
+// Result is a finished image.
+type Result struct {
+	Desc     ocispec.Descriptor // of the manifest
+	Manifest []byte             // as it must be stored
+	// Layers and config that the manifest names, and that the sink has got or the layers' sinks got.
+	Stats map[string]int64
+}
+
+// Sink takes stored objects of one target. It may be used concurrently.
+type Sink interface {
+	// Create begins an object whose digest is not known yet. It is streamed to the target while it is written.
+	Create(ctx context.Context, mediaType string) (ObjectWriter, error)
+	// Put stores a small object, unless the target has it.
+	Put(ctx context.Context, desc ocispec.Descriptor, content []byte) error
+}
+
+// ObjectWriter takes one object.
+type ObjectWriter interface {
+	io.Writer
+	// Commit ends the object and returns its digest and size once the target has it.
+	Commit(ctx context.Context) (digest.Digest, int64, error)
+	// Abort gives the object up. It may be called after Commit, and then does nothing.
+	Abort()
+}
