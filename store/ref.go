@@ -1,0 +1,26 @@
+package store
+
+import "github.com/opencontainers/go-digest"
+
+// Transport says what kind of place a reference names.
+type Transport string
+
+// Transports, by their prefix in references. Registry references have none.
+const (
+	Registry      Transport = "docker"
+	Layout        Transport = "oci"
+	Archive       Transport = "oci-archive"
+	DockerArchive Transport = "docker-archive"
+	Bare          Transport = "rafs" // a bare Nydus bootstrap
+)
+
+// Ref is a parsed reference.
+type Ref struct {
+	Transport Transport
+	Host      string // of a registry, with port, normalised
+	Repo      string // in the registry
+	Path      string // of a directory or file; "-" for standard input or output
+	Tag       string // "" where the reference has none
+	Digest    digest.Digest
+	Dirs      []string // of a Bare reference: where blobs lie by id
+}
