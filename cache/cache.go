@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -203,15 +202,16 @@ func (b *Blob) Close() error {
 	return errors.Join(errs...)
 }
 
-// File returns the path of a whole, immutable file of the cache's folder "images", such as an EROFS metadata image, which
-// write fills on the first call. It appears by atomic rename. A file of another size than size is written again.
-func (d *Dir) File(name string, size int64, write func(io.Writer) error) (path string, err error) {
+// File returns the path of a whole file of the cache's folder "images", such as an EROFS metadata image. It is named by its
+// digest; where no file with these bytes is there, write makes it, and it appears by atomic rename.
+func (d *Dir) File(dgst digest.Digest, write func(io.Writer) error) (path string, err error) {
+	if err := dgst.Validate(); err != nil {
+		return "", fmt.Errorf("cache: file %q: %w", dgst, err)
+	}
 	folder := filepath.Join(d.path, "images")
-	path = filepath.Join(folder, name)
-	if fi, err := os.Stat(path); err == nil && fi.Size() == size {
+	path = filepath.Join(folder, dgst.Encoded())
+	if holds(path, dgst) {
 		return path, nil
-	} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return "", fmt.Errorf("cache: %w", err)
 	}
 	if err := os.MkdirAll(folder, 0o700); err != nil {
 		return "", fmt.Errorf("cache: %w", err)
@@ -229,4 +229,15 @@ func (d *Dir) File(name string, size int64, write func(io.Writer) error) (path s
 		return "", err
 	}
 	return path, os.Rename(f.Name(), path)
+}
+
+// holds reports whether the file has the digest's bytes: one that was damaged on the disk must not be mounted.
+func holds(path string, dgst digest.Digest) bool {
+	f, err := os.Open(path)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	got, err := dgst.Algorithm().FromReader(f)
+	return err == nil && got == dgst
 }

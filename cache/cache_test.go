@@ -135,7 +135,7 @@ func TestBlobRefusesBadKeysAndSizes(t *testing.T) {
 	}
 }
 
-func TestFileIsWrittenOnce(t *testing.T) {
+func TestFileIsWrittenOnceAndMendedWhenDamaged(t *testing.T) {
 	t.Parallel()
 	d, err := Open(t.TempDir())
 	if err != nil {
@@ -143,19 +143,22 @@ func TestFileIsWrittenOnce(t *testing.T) {
 	}
 	calls := 0
 	fill := func(w io.Writer) error { calls++; _, err := io.WriteString(w, "12345"); return err }
-	for range 2 {
-		p, err := d.File("x", 5, fill)
+	for i := range 3 {
+		p, err := d.File(digest.FromString("12345"), fill)
 		if err != nil {
 			t.Fatal(err)
 		}
 		if got, _ := os.ReadFile(p); string(got) != "12345" {
 			t.Fatalf("file holds %q", got)
 		}
+		if i == 1 {
+			write(t, p, 2, 'X')
+		}
 	}
-	if calls != 1 {
-		t.Errorf("written %d times", calls)
+	if calls != 2 {
+		t.Errorf("written %d times, want once, and once more after damage", calls)
 	}
-	if _, err := d.File("y", 5, func(io.Writer) error { return fmt.Errorf("disk full") }); err == nil {
+	if _, err := d.File(digest.FromString("y"), func(io.Writer) error { return fmt.Errorf("disk full") }); err == nil {
 		t.Error("a failed write is not reported")
 	}
 	if left, _ := filepath.Glob(filepath.Join(d.Path(), "images", ".new-*")); len(left) > 0 {
