@@ -1,0 +1,18 @@
+// Package flate decompresses image layers: gzip, zstd or none, told apart by their first bytes.
+//
+// [NewReader] is all that most callers need. Its DEFLATE decoder (RFC 1951) is the package's own, because
+// inflating is the greatest part of the time that a conversion takes. It differs from the usual ones in
+// these points:
+//
+//   - bits come from a 64-bit buffer that is refilled 8 bytes at a time, without a test per symbol;
+//   - one table of 12 bits gives a literal, two literals at once, or a match length with its extra bits;
+//   - it decodes into a window that is handed out in large pieces, so that symbols need no test for
+//     its end, and matches are copied in words;
+//   - input that ends is continued with zeros, and found to be cut off afterwards, so that there is no
+//     second, careful loop.
+//
+// Framing is strict. A gzip layer may have any number of members and zeros behind the last one (RFC 1952 and
+// what gzip(1) accepts); a zstd layer any number of frames, also skippable ones (RFC 8878). What is cut off,
+// fails its checksum, or has anything else behind it is refused with an error that wraps [blob.ErrCorrupt].
+// Errors of the underlying reader are passed on wrapped.
+package flate
