@@ -1,0 +1,488 @@
+package fetch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+
+	"github.com/lazuli-project/lazuli/blob"
+	"github.com/lazuli-project/lazuli/cache"
+	"github.com/lazuli-project/lazuli/formats"
+)
+
+// Options of lazy reading. The zero value is a good default.
+type Options struct {
+	// Cache keeps verified spans on disk; nil means in memory only.
+	Cache *cache.Dir
+	// Memory is how many decoded bytes a blob keeps in memory (32 MiB). With a disk cache nothing is kept.
+	Memory int64
+	// MaxRequest is how many stored bytes are fetched in one request at the most (4 MiB), unless one span is larger.
+	MaxRequest int64
+	// MinRequest makes a demand request at least so large (64 KiB) by taking missing neighbours along.
+	MinRequest int64
+	// Gap is how many stored bytes between two spans are fetched for nothing to save a request (16 KiB).
+	Gap int64
+	// Requests is how many requests of one blob are under way at once (2).
+	Requests int
+}
+
+func (o Options) withDefaults() Options {
+	set := func(p *int64, v int64) {
+		if *p == 0 {
+			*p = v
+		}
+	}
+	set(&o.Memory, 32<<20)
+	set(&o.MaxRequest, 4<<20)
+	set(&o.MinRequest, 64<<10)
+	set(&o.Gap, 16<<10)
+	if o.Requests == 0 {
+		o.Requests = 2
+	}
+	return o
+}
+
+// Stats are the figures of a reader since it was opened.
+type Stats struct {
+	Requests    int64 `json:"requests"`     // ranges asked of the source
+	Bytes       int64 `json:"bytes"`        // stored bytes fetched
+	Spans       int64 `json:"spans"`        // spans decoded
+	CacheHits   int64 `json:"cache_hits"`   // spans taken from the disk cache
+	Damaged     int64 `json:"damaged"`      // spans whose digest was wrong, from the cache or the source
+	Unverified  int64 `json:"unverified"`   // spans that have no digest
+	CacheErrors int64 `json:"cache_errors"` // spans that could not be written to the cache
+}
+
+// Add adds the figures of another reader.
+func (s *Stats) Add(o Stats) {
+	s.Requests += o.Requests
+	s.Bytes += o.Bytes
+	s.Spans += o.Spans
+	s.CacheHits += o.CacheHits
+	s.Damaged += o.Damaged
+	s.Unverified += o.Unverified
+	s.CacheErrors += o.CacheErrors
+}
+
+// attempts is how often a span is fetched when its digest is wrong.
+const attempts = 3
+
+// Reader reads the plain space of one blob. It may be used by any number of goroutines. Memory: the decoded
+// bytes kept (Options.Memory) and for each request under way its stored and decoded bytes.
+type Reader struct {
+	layout blob.Layout
+	open   func(context.Context) (blob.Source, error)
+	name   string
+	opt    Options
+	cached *cache.Blob // nil without a disk cache
+
+	ctx    context.Context // of the requests; ended by Close
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+
+	openOnce sync.Once
+	source   blob.Source
+	openErr  error
+
+	requests, bytes, spans, cacheHits, damaged, unverified, cacheErrors atomic.Int64
+
+	mu      sync.Mutex // guards what follows
+	flights map[int]*flight
+	queue   []*flight // not started, oldest first
+	active  int       // requests under way
+	trusted []bool    // spans in the cache that this process has verified
+	recent  recent
+}
+
+// flight is a span on its way. err and plain are set before done is closed.
+type flight struct {
+	span  blob.Span
+	class blob.Class
+	done  chan struct{}
+	plain []byte
+	err   error
+}
+
+// NewReader returns a reader of a blob that has a layout. Nothing is fetched before the first read.
+func NewReader(b formats.Blob, opt Options) (*Reader, error) {
+	ctx, cancel := context.WithCancel(context.Background())
+	r := &Reader{
+		layout: b.Layout, open: b.Open, name: b.Desc.Digest.String(), opt: opt.withDefaults(),
+		ctx: ctx, cancel: cancel, flights: make(map[int]*flight),
+	}
+	if opt.Cache != nil {
+		c, err := opt.Cache.Blob(b.Desc.Digest, b.Layout.Size(), b.Layout.NumSpans())
+		if err != nil {
+			cancel()
+			return nil, err
+		}
+		r.cached = c
+		r.trusted = make([]bool, b.Layout.NumSpans())
+	}
+	r.recent.limit = r.opt.Memory
+	return r, nil
+}
+
+// Size returns the size of the plain space.
+func (r *Reader) Size() int64 { return r.layout.Size() }
+
+// CachedFile returns the path of the cache's file with the whole plain space, if that is complete.
+func (r *Reader) CachedFile() (string, bool) {
+	if r.cached == nil || !r.cached.Complete() {
+		return "", false
+	}
+	return r.cached.DataPath(), true
+}
+
+// Stats returns the figures so far.
+func (r *Reader) Stats() Stats {
+	return Stats{
+		Requests: r.requests.Load(), Bytes: r.bytes.Load(), Spans: r.spans.Load(), CacheHits: r.cacheHits.Load(),
+		Damaged: r.damaged.Load(), Unverified: r.unverified.Load(), CacheErrors: r.cacheErrors.Load(),
+	}
+}
+
+// Close ends requests under way and frees the reader. Reads that wait get an error.
+func (r *Reader) Close() error {
+	r.cancel()
+	r.mu.Lock()
+	for _, f := range r.queue {
+		f.err = context.Canceled
+		delete(r.flights, f.span.Index)
+		close(f.done)
+	}
+	r.queue = nil
+	r.mu.Unlock()
+	r.wg.Wait()
+	if r.cached != nil {
+		return r.cached.Close()
+	}
+	return nil
+}
+
+// ReadAt fills p with verified plain bytes at off. A range outside of the plain space is an error.
+func (r *Reader) ReadAt(ctx context.Context, p []byte, off int64, class blob.Class) error {
+	if err := blob.CheckRange(off, int64(len(p)), r.layout.Size()); err != nil {
+		return fmt.Errorf("blob %s: %w", r.name, err)
+	}
+	if len(p) == 0 {
+		return nil
+	}
+	first, last := r.layout.SpanAt(off), r.layout.SpanAt(off+int64(len(p))-1)
+	// All missing spans take off before any is waited for, so that neighbours share a request.
+	waits := make([]*flight, last-first+1)
+	for i := first; i <= last; i++ {
+		done, err := r.fromCache(p, off, i)
+		if err != nil {
+			return err
+		}
+		if !done {
+			waits[i-first] = r.start(p, off, i, class)
+		}
+	}
+	r.mu.Lock()
+	if class == blob.Background {
+		r.readAhead(last + 1)
+	}
+	r.dispatch()
+	r.mu.Unlock()
+	for _, f := range waits {
+		if f == nil {
+			continue
+		}
+		select {
+		case <-f.done:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+		if f.err != nil {
+			return fmt.Errorf("blob %s: plain bytes %d to %d: %w", r.name, f.span.Plain.Off, f.span.Plain.End(), f.err)
+		}
+		overlap(p, off, f.plain, f.span.Plain.Off)
+	}
+	return nil
+}
+
+// Prefetch begins to fetch what is missing of the range and does not wait for it.
+func (r *Reader) Prefetch(rg blob.Range, class blob.Class) {
+	if rg.Len <= 0 || blob.CheckRange(rg.Off, rg.Len, r.layout.Size()) != nil {
+		return
+	}
+	first, last := r.layout.SpanAt(rg.Off), r.layout.SpanAt(rg.End()-1)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for i := first; i <= last; i++ {
+		if r.missing(i) {
+			r.enqueue(i, class)
+		}
+	}
+	r.dispatch()
+}
+
+// overlap copies what src, which begins at srcOff, has of dst, which begins at dstOff.
+func overlap(dst []byte, dstOff int64, src []byte, srcOff int64) {
+	if srcOff < dstOff {
+		src = src[min(dstOff-srcOff, int64(len(src))):]
+		srcOff = dstOff
+	}
+	if at := srcOff - dstOff; at < int64(len(dst)) {
+		copy(dst[at:], src)
+	}
+}
+
+// fromCache fills p's part of span i from the disk cache and reports whether it could. A span is verified on
+// the first read of it by this process; a damaged one is taken out of the cache.
+func (r *Reader) fromCache(p []byte, off int64, i int) (bool, error) {
+	if r.cached == nil || !r.cached.Present(i) {
+		return false, nil
+	}
+	s := r.layout.Span(i)
+	r.mu.Lock()
+	trusted := r.trusted[i]
+	r.mu.Unlock()
+	if trusted {
+		from, to := max(off, s.Plain.Off), min(off+int64(len(p)), s.Plain.End())
+		if r.cached.ReadAt(p[from-off:to-off], from) == nil {
+			return true, nil
+		}
+		return false, nil
+	}
+	plain := make([]byte, s.Plain.Len)
+	err := r.cached.ReadAt(plain, s.Plain.Off)
+	if err == nil {
+		err = r.layout.Verify(plain, s)
+	}
+	if err != nil && !errors.Is(err, blob.ErrUnverified) {
+		r.damaged.Add(1)
+		return false, r.cached.Drop(i)
+	}
+	r.cacheHits.Add(1)
+	r.mu.Lock()
+	r.trusted[i] = true
+	r.mu.Unlock()
+	overlap(p, off, plain, s.Plain.Off)
+	return true, nil
+}
+
+// start returns the flight of span i, or nil after it has filled p's part of the span from memory.
+func (r *Reader) start(p []byte, off int64, i int, class blob.Class) *flight {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if plain, ok := r.recent.get(i); ok {
+		overlap(p, off, plain, r.layout.Span(i).Plain.Off)
+		return nil
+	}
+	return r.enqueue(i, class)
+}
+
+// enqueue returns the flight of span i and lets it wait for take-off where it is new. mu is held.
+func (r *Reader) enqueue(i int, class blob.Class) *flight {
+	f := r.flights[i]
+	if f == nil {
+		f = &flight{span: r.layout.Span(i), class: class, done: make(chan struct{})}
+		if r.ctx.Err() != nil {
+			f.err = context.Canceled
+			close(f.done)
+			return f
+		}
+		r.flights[i] = f
+		r.queue = append(r.queue, f)
+	}
+	f.class = min(f.class, class) // demand is the smallest
+	return f
+}
+
+// missing reports whether span i is neither here nor on its way. mu is held.
+func (r *Reader) missing(i int) bool {
+	if i < 0 || i >= r.layout.NumSpans() || r.flights[i] != nil {
+		return false
+	}
+	if _, ok := r.recent.get(i); ok {
+		return false
+	}
+	return r.cached == nil || !r.cached.Present(i)
+}
+
+// readAhead keeps one more request waiting behind a bulk reader, whose next span is i. mu is held.
+func (r *Reader) readAhead(i int) {
+	if len(r.queue) > 0 || r.active >= r.opt.Requests {
+		return
+	}
+	// What the last requests brought lies ahead of the reader; behind it is the next missing span.
+	for n := i; n < min(i+4096, r.layout.NumSpans()); n++ {
+		if r.missing(n) {
+			r.enqueue(n, blob.Background)
+			return
+		}
+		if r.layout.Span(n).Plain.End()-r.layout.Span(i).Plain.Off > r.opt.Memory/2 {
+			return
+		}
+	}
+}
+
+// dispatch lets queued flights take off as long as requests are free. mu is held.
+func (r *Reader) dispatch() {
+	for r.active < r.opt.Requests && len(r.queue) > 0 {
+		lead := 0
+		for k, f := range r.queue {
+			if f.class < r.queue[lead].class {
+				lead = k
+			}
+		}
+		run := r.run(r.queue[lead])
+		r.active++
+		r.wg.Add(1)
+		class := run[0].class
+		for _, f := range run {
+			class = min(class, f.class)
+		}
+		go r.fly(run, class)
+	}
+}
+
+// run takes lead and the neighbours that can share its request out of the queue, in the order of the blob. mu is held.
+func (r *Reader) run(lead *flight) []*flight {
+	run := []*flight{lead}
+	total := lead.span.Stored.Len
+	want := r.opt.MinRequest
+	if lead.class == blob.Background {
+		want = r.opt.MaxRequest
+	}
+	queued := make(map[int]bool, len(r.queue))
+	for _, f := range r.queue {
+		queued[f.span.Index] = true
+	}
+	// fits reports whether span s may stand before or behind the others in one request.
+	fits := func(a, b blob.Span) bool {
+		gap := b.Stored.Off - a.Stored.End()
+		return gap >= 0 && gap <= r.opt.Gap && total+gap+min(a.Stored.Len, b.Stored.Len) <= r.opt.MaxRequest
+	}
+	take := func(i int) *flight {
+		if queued[i] {
+			return r.flights[i]
+		}
+		if total < want && r.missing(i) {
+			return r.enqueue(i, max(lead.class, blob.Prefetch))
+		}
+		return nil
+	}
+	for {
+		last := run[len(run)-1].span
+		f := take(last.Index + 1)
+		if f == nil || !fits(last, f.span) {
+			break
+		}
+		total = f.span.Stored.End() - run[0].span.Stored.Off
+		run = append(run, f)
+	}
+	for queued[run[0].span.Index-1] { // behind the reader only what somebody waits for
+		f := r.flights[run[0].span.Index-1]
+		if !fits(f.span, run[0].span) {
+			break
+		}
+		total = run[len(run)-1].span.Stored.End() - f.span.Stored.Off
+		run = append([]*flight{f}, run...)
+	}
+	flying := make(map[*flight]bool, len(run))
+	for _, f := range run {
+		flying[f] = true
+	}
+	keep := r.queue[:0]
+	for _, f := range r.queue {
+		switch {
+		case flying[f]:
+		case !queued[f.span.Index]: // was taken along, but did not fit
+			delete(r.flights, f.span.Index)
+			close(f.done)
+		default:
+			keep = append(keep, f)
+		}
+	}
+	clear(r.queue[len(keep):])
+	r.queue = keep
+	return run
+}
+
+// fly fetches the spans of a run in one request, and lands their flights.
+func (r *Reader) fly(run []*flight, class blob.Class) {
+	defer r.wg.Done()
+	from, to := run[0].span.Stored.Off, run[len(run)-1].span.Stored.End()
+	stored := make([]byte, to-from)
+	err := r.read(stored, from, class)
+	for _, f := range run {
+		if err == nil {
+			s := f.span
+			f.plain, f.err = r.decode(stored[s.Stored.Off-from:s.Stored.End()-from], s, class)
+		} else {
+			f.err = err
+		}
+		r.land(f)
+	}
+	r.mu.Lock()
+	r.active--
+	r.dispatch()
+	r.mu.Unlock()
+}
+
+// read fetches stored bytes.
+func (r *Reader) read(p []byte, off int64, class blob.Class) error {
+	if len(p) == 0 {
+		return nil
+	}
+	r.openOnce.Do(func() { r.source, r.openErr = r.open(r.ctx) })
+	if r.openErr != nil {
+		return r.openErr
+	}
+	r.requests.Add(1)
+	r.bytes.Add(int64(len(p)))
+	return r.source.ReadRange(r.ctx, p, off, class)
+}
+
+// decode returns the verified plain bytes of a span. Bytes that are wrong are fetched anew.
+func (r *Reader) decode(stored []byte, s blob.Span, class blob.Class) ([]byte, error) {
+	plain := make([]byte, s.Plain.Len)
+	for try := 1; ; try++ {
+		err := r.layout.Decode(plain, stored, s)
+		if err == nil {
+			err = r.layout.Verify(plain, s)
+		}
+		if errors.Is(err, blob.ErrUnverified) {
+			r.unverified.Add(1)
+			err = nil
+		}
+		if err == nil {
+			r.spans.Add(1)
+			return plain, nil
+		}
+		r.damaged.Add(1)
+		if try == attempts {
+			return nil, fmt.Errorf("wrong in %d attempts: %w", attempts, err)
+		}
+		if err := r.read(stored, s.Stored.Off, class); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// land stores what a flight brought and wakes those who wait for it.
+func (r *Reader) land(f *flight) {
+	keep := f.err == nil
+	if keep && r.cached != nil {
+		if err := r.cached.Put(f.span, f.plain); err != nil {
+			r.cacheErrors.Add(1) // a full disk must not stop a container
+		} else {
+			keep = false
+		}
+	}
+	r.mu.Lock()
+	if keep {
+		r.recent.put(f.span.Index, f.plain)
+	} else if f.err == nil {
+		r.trusted[f.span.Index] = true
+	}
+	delete(r.flights, f.span.Index)
+	r.mu.Unlock()
+	close(f.done)
+}
