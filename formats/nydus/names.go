@@ -1,0 +1,23 @@
+package nydus
+
+// Name is the format's name in flags, files and metrics.
+const Name = "nydus"
+
+// Media types and annotations, as the reference tools have them.
+const (
+	MediaTypeBlob          = "application/vnd.oci.image.layer.nydus.blob.v1"
+	AnnotationBlob         = "containerd.io/snapshot/nydus-blob"
+	AnnotationBootstrap    = "containerd.io/snapshot/nydus-bootstrap"
+	AnnotationFSVersion    = "containerd.io/snapshot/nydus-fs-version"
+	AnnotationSourceDigest = "containerd.io/snapshot/nydus-source-digest"
+	AnnotationSourceRef    = "containerd.io/snapshot/nydus-source-reference"
+
+	mediaTypeDockerManifest = "application/vnd.docker.distribution.manifest.v2+json"
+	mediaTypeDockerLayer    = "application/vnd.docker.image.rootfs.diff.tar.gzip"
+
+	fsVersion = "6"
+
+	bootstrapDir  = "image"
+	bootstrapFile = "image/image.boot"
+	metaSuffix    = ".blob.meta"
+)

@@ -1,0 +1,228 @@
+package nydusblob
+
+import (
+	"bytes"
+	"fmt"
+	"hash/crc32"
+	"sort"
+	"sync"
+
+	"github.com/lazuli-project/lazuli/blob"
+)
+
+// Digests are the digests of a blob's chunks by their index.
+type Digests struct {
+	// Sums has DigestSize bytes for each chunk, zeros where the chunk's digest is not known. May be nil.
+	Sums []byte
+	// CRC32C has the CRC of each chunk, 0 where it is not known. May be nil.
+	CRC32C []uint32
+}
+
+// Complete reports whether the digests of all n chunks are known.
+func (d *Digests) Complete(n int) bool {
+	for i := range n {
+		if d.sum(i) == nil {
+			return false
+		}
+	}
+	return true
+}
+
+// sum returns the digest of a chunk, or nil.
+func (d *Digests) sum(i int) []byte {
+	if d.Sums == nil {
+		return nil
+	}
+	if s := d.Sums[i*DigestSize:][:DigestSize]; !bytes.Equal(s, zeroSum[:]) {
+		return s
+	}
+	return nil
+}
+
+func (d *Digests) crc(i int) uint32 {
+	if d.CRC32C == nil {
+		return 0
+	}
+	return d.CRC32C[i]
+}
+
+var zeroSum [DigestSize]byte
+
+// Layout maps the plain space of a blob. Its spans are chunks, and batches where chunks share one. A span's plain
+// range is rounded up to Align; what follows a chunk there is zeros.
+type Layout struct {
+	info    Info
+	table   *Table
+	digests Digests
+	decoder *Decoder
+	first   []uint32 // of each span its first chunk; nil where spans are chunks
+	batches sync.Pool
+}
+
+var (
+	_ blob.Layout  = (*Layout)(nil)
+	_ blob.Chunker = (*Layout)(nil)
+)
+
+// NewLayout returns the layout of a blob. The digests must have the table's length.
+func NewLayout(info *Info, t *Table, digests Digests, d *Decoder) *Layout {
+	l := &Layout{info: *info, table: t, digests: digests, decoder: d}
+	if t.batches() == 0 {
+		return l
+	}
+	for i := range t.Len() {
+		e := t.Entry(i)
+		if i > 0 && e.InBatch {
+			if p := t.Entry(i - 1); p.InBatch && p.Batch == e.Batch {
+				continue
+			}
+		}
+		l.first = append(l.first, uint32(i))
+	}
+	return l
+}
+
+// Table returns the chunk table.
+func (l *Layout) Table() *Table { return l.table }
+
+// Size implements [blob.Layout].
+func (l *Layout) Size() int64 { return l.table.PlainSize() }
+
+// NumSpans implements [blob.Layout].
+func (l *Layout) NumSpans() int {
+	if l.first != nil {
+		return len(l.first)
+	}
+	return l.table.Len()
+}
+
+// chunks returns the range of chunk indexes of a span.
+func (l *Layout) chunks(span int) (from, to int) {
+	if l.first == nil {
+		return span, span + 1
+	}
+	to = l.table.Len()
+	if span+1 < len(l.first) {
+		to = int(l.first[span+1])
+	}
+	return int(l.first[span]), to
+}
+
+// Span implements [blob.Layout].
+func (l *Layout) Span(i int) blob.Span {
+	from, to := l.chunks(i)
+	e := l.table.Entry(from)
+	last := e
+	if to-from > 1 {
+		last = l.table.Entry(to - 1)
+	}
+	s := blob.Span{Index: i, Stored: e.Stored,
+		Plain: blob.Range{Off: e.Plain.Off, Len: alignUp(last.Plain.End()) - e.Plain.Off}}
+	if e.InBatch {
+		s.Stored.Len, _ = l.table.batch(e.Batch)
+	}
+	return s
+}
+
+// SpanAt implements [blob.Layout].
+func (l *Layout) SpanAt(off int64) int {
+	i := l.table.Find(off)
+	if l.first == nil {
+		return i
+	}
+	return sort.Search(len(l.first), func(k int) bool { return int(l.first[k]) > i }) - 1
+}
+
+// Decode implements [blob.Layout].
+func (l *Layout) Decode(plain, stored []byte, s blob.Span) error {
+	from, to := l.chunks(s.Index)
+	e := l.table.Entry(from)
+	if !e.InBatch {
+		n := e.Plain.Len
+		if err := l.decoder.Decode(plain[:n], stored, l.codec(e.Compressed)); err != nil {
+			return fmt.Errorf("chunk %d: %w", from, err)
+		}
+		clear(plain[n:])
+		return nil
+	}
+	storedSize, size := l.table.batch(e.Batch)
+	buf, _ := l.batches.Get().(*[]byte)
+	if buf == nil || int64(cap(*buf)) < size {
+		b := make([]byte, size)
+		buf = &b
+	}
+	defer l.batches.Put(buf)
+	batch := (*buf)[:size]
+	if err := l.decoder.Decode(batch, stored, l.codec(storedSize != size)); err != nil {
+		return fmt.Errorf("batch %d: %w", e.Batch, err)
+	}
+	for i := from; i < to; i++ {
+		e := l.table.Entry(i)
+		at := e.Plain.Off - s.Plain.Off
+		copy(plain[at:], batch[e.BatchOffset:][:e.Plain.Len])
+		clear(plain[at+e.Plain.Len : alignUp(at+e.Plain.Len)])
+	}
+	return nil
+}
+
+func (l *Layout) codec(compressed bool) Compressor {
+	if !compressed {
+		return CompressorNone
+	}
+	return l.info.Compressor
+}
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// CRC32C returns the CRC that the format keeps beside digests.
+func CRC32C(p []byte) uint32 { return crc32.Checksum(p, castagnoli) }
+
+// Verify implements [blob.Layout]. Chunks are checked by their digest, and by their CRC where there is one.
+func (l *Layout) Verify(plain []byte, s blob.Span) error {
+	from, to := l.chunks(s.Index)
+	for i := from; i < to; i++ {
+		e := l.table.Entry(i)
+		if err := l.verify(plain[e.Plain.Off-s.Plain.Off:][:e.Plain.Len], i, &e); err != nil {
+			return fmt.Errorf("chunk %d: %w", i, err)
+		}
+	}
+	return nil
+}
+
+func (l *Layout) verify(chunk []byte, i int, e *Entry) error {
+	want := l.digests.sum(i)
+	crcs := [2]uint32{e.CRC32C, l.digests.crc(i)}
+	if want == nil && crcs == [2]uint32{} {
+		return blob.ErrUnverified
+	}
+	if want != nil {
+		if got := l.info.Digester.Sum(chunk); !bytes.Equal(got[:], want) {
+			return fmt.Errorf("%s %x instead of %x: %w", l.info.Digester, got, want, blob.ErrDigest)
+		}
+	}
+	for _, want := range crcs {
+		if want != 0 && CRC32C(chunk) != want {
+			return fmt.Errorf("crc32c is not %08x: %w", want, blob.ErrDigest)
+		}
+	}
+	return nil
+}
+
+// Chunks implements [blob.Chunker].
+func (l *Layout) Chunks(fn func(blob.Chunk) bool) {
+	for s := range l.NumSpans() {
+		from, to := l.chunks(s)
+		span := l.Span(s)
+		for i := from; i < to; i++ {
+			e := l.table.Entry(i)
+			compressed := e.Compressed
+			if e.InBatch {
+				stored, plain := l.table.batch(e.Batch)
+				compressed = stored != plain
+			}
+			if !fn(blob.Chunk{Index: i, Plain: e.Plain, Stored: span.Stored, Compressed: compressed, Digest: l.digests.sum(i)}) {
+				return
+			}
+		}
+	}
+}

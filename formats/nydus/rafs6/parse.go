@@ -1,0 +1,402 @@
+package rafs6
+
+import (
+	"encoding/binary"
+	"fmt"
+	"math/bits"
+	"slices"
+	"strings"
+
+	"github.com/lazuli-project/lazuli/formats/nydus/nydusblob"
+	"github.com/lazuli-project/lazuli/tree"
+)
+
+// maxDepth bounds how deep directories are nested: no path of Linux has more components.
+const maxDepth = 2048
+
+// Bootstrap is a parsed bootstrap. It may be used concurrently.
+type Bootstrap struct {
+	// Tree has extents that refer to Blobs by their place.
+	Tree  *tree.Tree
+	Blobs []nydusblob.Info
+	Flags uint64
+	// ChunkSize of the image in bytes.
+	ChunkSize uint32
+	// Prefetch are the paths of the prefetch table, in its order, without slash at the front; "" is the root.
+	Prefetch []string
+	// Mountable says that Linux reads the bootstrap as EROFS in the same way.
+	Mountable bool
+
+	chunks []byte // chunk table
+	refs   [][]chunkRef
+}
+
+// chunkRef is what a file says about a chunk.
+type chunkRef struct {
+	index, block, size uint32
+}
+
+// Parse decodes a bootstrap and checks all of it. Damage gives blob.ErrCorrupt, variants that cannot be read
+// blob.ErrUnsupported. Memory is a small multiple of the bootstrap. p must not change afterwards.
+func Parse(p []byte) (*Bootstrap, error) {
+	s, err := decodeSuperblock(p)
+	if err != nil {
+		return nil, err
+	}
+	blobs, err := decodeBlobs(p, s)
+	if err != nil {
+		return nil, err
+	}
+	b := &Bootstrap{Blobs: blobs, Flags: s.flags, ChunkSize: s.chunkSize, Mountable: true,
+		chunks: s.chunkTable.of(p), refs: make([][]chunkRef, len(blobs))}
+	if s.chunkTable.size == 0 {
+		b.chunks = nil
+	}
+	if err := b.checkChunks(); err != nil {
+		return nil, err
+	}
+	t := &treeParser{b: b, p: p, meta: uint64(s.metaBlock) * blockSize, seen: make([]uint64, len(p)/nidSize/64+1),
+		linked: make(map[uint64]*tree.Node), budget: uint64(len(p))}
+	if s.prefetch.off != 0 {
+		t.want(s.prefetch.of(p))
+	}
+	if b.Tree, err = t.parse(uint64(s.rootNid)); err != nil {
+		return nil, err
+	}
+	b.Tree.CountLinks()
+	// What the tree does not have is passed over; the table is a hint.
+	for _, path := range t.found {
+		if path != nil {
+			b.Prefetch = append(b.Prefetch, *path)
+		}
+	}
+	return b, nil
+}
+
+// treeParser walks the directories.
+type treeParser struct {
+	b      *Bootstrap
+	p      []byte
+	meta   uint64
+	seen   []uint64              // bitmap of nids
+	linked map[uint64]*tree.Node // those with several names
+	budget uint64                // bytes of the bootstrap that inodes and their data may still take
+	queue  []directory
+	wanted map[uint64]int // nids of the prefetch table and their places in it
+	found  []*string      // their paths
+}
+
+// directory waits to be read.
+type directory struct {
+	node   *tree.Node
+	in     inode
+	at     uint64 // of the inode
+	nid    uint64
+	parent uint64 // nid
+	from   int    // place of the parent in the queue
+	name   string
+	depth  int
+}
+
+func (t *treeParser) parse(root uint64) (*tree.Tree, error) {
+	node, err := t.node("", root, root, -1)
+	if err != nil {
+		return nil, err
+	}
+	if !node.IsDir() {
+		return nil, corrupt("the root is no directory")
+	}
+	t.note(root, 0, "")
+	for i := 0; i < len(t.queue); i++ {
+		if err := t.readDir(i); err != nil {
+			return nil, fmt.Errorf("directory %q: %w", t.path(i), err)
+		}
+	}
+	return &tree.Tree{Root: node}, nil
+}
+
+// path returns the path of a directory of the queue.
+func (t *treeParser) path(i int) string {
+	var parts []string
+	for ; i > 0; i = t.queue[i].from {
+		parts = append(parts, t.queue[i].name)
+	}
+	slices.Reverse(parts)
+	return strings.Join(parts, "/")
+}
+
+// spend takes bytes of the bootstrap for an inode. No two inodes share bytes, so all of them together are bounded by
+// the bootstrap's size; that keeps crafted ones from naming the same bytes again and again.
+func (t *treeParser) spend(n uint64) error {
+	if n > t.budget {
+		return corrupt("inodes overlap")
+	}
+	t.budget -= n
+	return nil
+}
+
+// node reads the inode with that nid, which a directory of the queue names. Directories are put into the queue.
+func (t *treeParser) node(name string, nid, parent uint64, from int) (*tree.Node, error) {
+	if nid == 0 || nid > maxNids || t.meta+nid*nidSize > uint64(len(t.p)) {
+		return nil, corrupt("inode %d lies outside", nid)
+	}
+	// Places before the metadata area do not exist, so the bitmap is large enough.
+	word, bit := &t.seen[nid/64], uint64(1)<<(nid%64)
+	if *word&bit != 0 {
+		node := t.linked[nid]
+		if node == nil {
+			return nil, corrupt("inode %d has more names than links", nid)
+		}
+		return node, nil
+	}
+	*word |= bit
+	at := t.meta + nid*nidSize
+	in, err := decodeInode(t.p[at:])
+	if err != nil {
+		return nil, err
+	}
+	if err := t.spend(uint64(in.len + in.xattrLen)); err != nil {
+		return nil, err
+	}
+	n := &tree.Node{Mode: uint32(in.mode), UID: in.uid, GID: in.gid, Mtime: in.mtime, MtimeNsec: in.nsec}
+	if n.Xattrs, err = decodeXattrs(t.p[at+uint64(in.len):][:in.xattrLen]); err != nil {
+		return nil, err
+	}
+	switch n.Type() {
+	case tree.TypeDir:
+		depth := 0
+		if from >= 0 {
+			depth = t.queue[from].depth + 1
+		}
+		if depth > maxDepth {
+			return nil, corrupt("directories nested deeper than %d", maxDepth)
+		}
+		t.queue = append(t.queue, directory{node: n, in: in, at: at, nid: nid, parent: parent, from: from, name: name, depth: depth})
+		return n, nil
+	case tree.TypeRegular:
+		n.Size = int64(in.size)
+		err = t.chunks(n, &in, at)
+	case tree.TypeSymlink:
+		err = t.target(n, &in, at)
+	case tree.TypeChar, tree.TypeBlock:
+		n.Rdev = decodeDevice(in.u)
+		fallthrough
+	case tree.TypeFIFO, tree.TypeSocket:
+		if in.layout != layoutPlain || in.size != 0 {
+			err = corrupt("special file with layout %d, size %d", in.layout, in.size)
+		}
+	default:
+		err = corrupt("mode %#o", in.mode)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if in.nlink > 1 {
+		t.linked[nid] = n
+	}
+	return n, nil
+}
+
+// data returns the content of a directory or link: whole blocks, and the rest, which may lie behind the inode.
+func (t *treeParser) data(in *inode, at uint64) (blocks, rest []byte, err error) {
+	size := uint64(len(t.p))
+	if in.layout == layoutChunked || in.size > size {
+		return nil, nil, corrupt("content of %d bytes with layout %d", in.size, in.layout)
+	}
+	if err := t.spend(in.size); err != nil {
+		return nil, nil, err
+	}
+	full := in.size
+	if in.layout == layoutInline {
+		full = in.size &^ (blockSize - 1)
+		tail, n := at+uint64(in.len+in.xattrLen), in.size-full
+		if n > size-tail {
+			return nil, nil, corrupt("content beyond the end")
+		}
+		if n > 0 && at/blockSize != (tail+n-1)/blockSize {
+			t.b.Mountable = false // Linux wants inode and rest in one block
+		}
+		rest = t.p[tail:][:n]
+	}
+	if full > 0 {
+		first := uint64(in.u) * blockSize
+		if first > size || full > size-first {
+			return nil, nil, corrupt("content beyond the end")
+		}
+		blocks = t.p[first:][:full]
+	}
+	return blocks, rest, nil
+}
+
+func (t *treeParser) target(n *tree.Node, in *inode, at uint64) error {
+	if in.size == 0 || in.size > tree.MaxTarget {
+		return corrupt("link target of %d bytes", in.size)
+	}
+	blocks, rest, err := t.data(in, at)
+	if err != nil {
+		return err
+	}
+	n.Target = string(blocks) + string(rest)
+	if strings.IndexByte(n.Target, 0) >= 0 {
+		return corrupt("link target %q", n.Target)
+	}
+	return nil
+}
+
+// chunks reads the chunk indexes of a file, which are behind the inode at a multiple of 8:
+// 0 u16 index | 2 u8 blob+1 | 3 u8 index bits 16-23 | 4 u32 plain offset/4096
+func (t *treeParser) chunks(n *tree.Node, in *inode, at uint64) error {
+	if in.layout != layoutChunked {
+		return corrupt("file with layout %d", in.layout)
+	}
+	if in.u&^0x3f != 0 || in.u&chunkIndexes == 0 {
+		return corrupt("chunk format %#x", in.u)
+	}
+	unit := uint64(t.b.ChunkSize)
+	array := (at + uint64(in.len+in.xattrLen) + indexSize - 1) &^ (indexSize - 1)
+	count := in.size / unit
+	if in.size%unit != 0 {
+		count++
+	}
+	if array > uint64(len(t.p)) || count > (uint64(len(t.p))-array)/indexSize {
+		return corrupt("chunk indexes beyond the end")
+	}
+	if err := t.spend(count * indexSize); err != nil {
+		return err
+	}
+	le := binary.LittleEndian
+	for i := range count {
+		e := t.p[array+i*indexSize:][:indexSize]
+		number := int(e[2]) - 1
+		index := uint32(le.Uint16(e)) | uint32(e[3])<<16
+		block := le.Uint32(e[4:])
+		if number < 0 || number >= len(t.b.Blobs) {
+			return corrupt("chunk in blob %d of %d", number, len(t.b.Blobs))
+		}
+		info := &t.b.Blobs[number]
+		size := min(unit, in.size-i*unit)
+		if off := uint64(block) * blockSize; index >= info.ChunkCount || off+size > info.PlainSize {
+			return corrupt("chunk %d with %d bytes at %d outside of blob %d", index, size, off, number)
+		}
+		t.b.refs[number] = append(t.b.refs[number], chunkRef{index, block, uint32(size)})
+		n.AppendExtent(tree.Extent{Blob: uint32(number), Offset: int64(block) * blockSize, Length: int64(size)})
+	}
+	// Linux counts in chunks of the inode's own size, the reference reader in those of the image. Both see the
+	// same when they agree, or when the inode's are larger than the file and the file lies in one piece.
+	unitBits := in.u&0x1f + blockBits
+	if same := unitBits == uint32(bits.TrailingZeros32(t.b.ChunkSize)); !same && (in.size > 1<<unitBits || len(n.Extents) > 1) {
+		return corrupt("chunk format %#x of a file of %d bytes in %d pieces", in.u, in.size, len(n.Extents))
+	}
+	return nil
+}
+
+// readDir reads the entries of a directory of the queue.
+func (t *treeParser) readDir(i int) error {
+	d := t.queue[i] // the queue grows meanwhile
+	blocks, rest, err := t.data(&d.in, d.at)
+	if err != nil {
+		return err
+	}
+	var last string
+	var self, up bool
+	add := func(e dirent) error {
+		if e.name <= last {
+			return corrupt("entry %q after %q", e.name, last)
+		}
+		last = e.name
+		switch e.name {
+		case ".":
+			self = e.nid == d.nid
+			return nil
+		case "..":
+			up = e.nid == d.parent
+			return nil
+		}
+		if err := tree.CheckName(e.name); err != nil {
+			return corrupt("%v", err)
+		}
+		t.note(e.nid, i, e.name)
+		n, err := t.node(e.name, e.nid, d.nid, i)
+		if err != nil {
+			return fmt.Errorf("entry %q: %w", e.name, err)
+		}
+		if e.kind != 0 && e.kind != direntTypes[n.Type()] {
+			return corrupt("entry %q: type %d of a node with mode %#o", e.name, e.kind, n.Mode)
+		}
+		d.node.Entries = append(d.node.Entries, tree.Entry{Name: e.name, Node: n})
+		return nil
+	}
+	read := func(p []byte) error {
+		text := string(p) // one allocation for the names of a block
+		for len(p) > 0 {
+			n := min(blockSize, len(p))
+			if err := decodeDirents(p[:n], text[:n], add); err != nil {
+				return err
+			}
+			p, text = p[n:], text[n:]
+		}
+		return nil
+	}
+	if err := read(blocks); err != nil {
+		return err
+	}
+	if err := read(rest); err != nil {
+		return err
+	}
+	if !self || !up {
+		return corrupt(`"." or ".." is missing or wrong`)
+	}
+	return nil
+}
+
+// want takes up the prefetch table, which ends at the first 0.
+func (t *treeParser) want(p []byte) {
+	t.wanted = make(map[uint64]int)
+	for ; len(p) > 0; p = p[4:] {
+		nid := uint64(binary.LittleEndian.Uint32(p))
+		if nid == 0 {
+			break
+		}
+		if _, ok := t.wanted[nid]; !ok {
+			t.wanted[nid] = len(t.wanted)
+		}
+	}
+	t.found = make([]*string, len(t.wanted))
+}
+
+// note keeps the first path of a node that the prefetch table names.
+func (t *treeParser) note(nid uint64, dir int, name string) {
+	i, ok := t.wanted[nid]
+	if !ok || t.found[i] != nil {
+		return
+	}
+	path := name
+	if dir > 0 {
+		path = t.path(dir) + "/" + name
+	}
+	t.found[i] = &path
+}
+
+// IsBootstrap reports whether a file begins like a bootstrap of RAFS v6 or v5; head is its first 1028 bytes.
+func IsBootstrap(head []byte) bool {
+	le := binary.LittleEndian
+	return len(head) >= superAt+4 && (le.Uint32(head[superAt:]) == magic || le.Uint32(head) == magicV5)
+}
+
+// Compressor returns the codec that the image was made with; blobs may have others.
+func (b *Bootstrap) Compressor() nydusblob.Compressor {
+	for c, flag := range compressorFlags {
+		if b.Flags&flag != 0 {
+			return c
+		}
+	}
+	return nydusblob.CompressorNone
+}
+
+// Digester returns the hash function that the image was made with; blobs may have others.
+func (b *Bootstrap) Digester() nydusblob.Digester {
+	if b.Flags&FlagSHA256 != 0 {
+		return nydusblob.DigesterSHA256
+	}
+	return nydusblob.DigesterBlake3
+}

@@ -1,0 +1,235 @@
+package nydus
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"testing"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/lazuli-project/lazuli/blob"
+	"github.com/lazuli-project/lazuli/formats"
+)
+
+func bytesSource(p []byte) blob.Source {
+	return blob.ReaderAtSource{R: bytes.NewReader(p), N: int64(len(p))}
+}
+
+func readTestdata(t testing.TB, path string) []byte {
+	t.Helper()
+	p, err := os.ReadFile(filepath.Join("testdata", filepath.FromSlash(path)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+func findBlob(id string) (blob.Source, error) {
+	p, err := os.ReadFile(filepath.Join("testdata", "blobs", filepath.Base(id)))
+	if err != nil {
+		return nil, err
+	}
+	return bytesSource(p), nil
+}
+
+// Every chunk of every blob must be the same as its digest says, used or not.
+func verifyAll(t *testing.T, img *formats.Image) {
+	t.Helper()
+	for i, b := range img.Blobs {
+		src, err := b.Open(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		var next int64
+		for k := range b.Layout.NumSpans() {
+			s := b.Layout.Span(k)
+			if s.Index != k || s.Plain.Off != next || b.Layout.SpanAt(s.Plain.Off) != k || b.Layout.SpanAt(s.Plain.End()-1) != k {
+				t.Fatalf("blob %d: span %d: %+v, expected at %d", i, k, s, next)
+			}
+			next = s.Plain.End()
+			stored, plain := make([]byte, s.Stored.Len), make([]byte, s.Plain.Len)
+			if err := src.ReadRange(t.Context(), stored, s.Stored.Off, blob.Demand); err != nil {
+				t.Fatal(err)
+			}
+			if err := b.Layout.Decode(plain, stored, s); err != nil {
+				t.Fatalf("blob %d: span %d: %v", i, k, err)
+			}
+			if err := b.Layout.Verify(plain, s); err != nil && !errors.Is(err, blob.ErrUnverified) {
+				t.Fatalf("blob %d: span %d: %v", i, k, err)
+			}
+			plain[0]++
+			if err := b.Layout.Verify(plain, s); !errors.Is(err, blob.ErrDigest) && !errors.Is(err, blob.ErrUnverified) {
+				t.Fatalf("blob %d: span %d with a changed byte: %v", i, k, err)
+			}
+		}
+		if next != b.Layout.Size() || next != b.PlainSize {
+			t.Errorf("blob %d: spans end at %d of %d", i, next, b.Layout.Size())
+		}
+		chunks := 0
+		b.Layout.(blob.Chunker).Chunks(func(c blob.Chunk) bool {
+			if c.Index != chunks {
+				t.Fatalf("chunk %d comes as number %d", c.Index, chunks)
+			}
+			chunks++
+			return true
+		})
+	}
+}
+
+func TestFixtures(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct{ name, expected string }{
+		{"v6-zstd", ""}, {"v6-lz4-sha256", ""}, {"v6-zstd-c4k", ""}, {"v6-batch", ""}, {"v6-inline-no-toc", ""}, {"v6-plain", ""},
+		{"v6-plain-toc", ""}, {"v6-prefetch-list", ""}, {"v6-chunk-dict", ""}, {"v6-dir", "v6-dir/expected.tsv"}, {"v6-parent-dir", "v6-parent-dir/expected.tsv"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			img, err := OpenBare(t.Context(), bytesSource(readTestdata(t, c.name+"/image.boot")), "image.boot", findBlob)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if img.EROFS == nil {
+				t.Error("no EROFS image")
+			}
+			sizes := make([]int64, len(img.Blobs))
+			for i, b := range img.Blobs {
+				sizes[i] = b.PlainSize
+			}
+			if err := img.Tree.Validate(sizes); err != nil {
+				t.Error(err)
+			}
+			got, err := list(t.Context(), img)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if c.expected == "" {
+				c.expected = "expected.tsv"
+			}
+			compare(t, got, filepath.Join("testdata", c.expected))
+			verifyAll(t, img)
+		})
+	}
+}
+
+func TestPrefetchList(t *testing.T) {
+	t.Parallel()
+	img, err := OpenBare(t.Context(), bytesSource(readTestdata(t, "v6-prefetch-list/image.boot")), "image.boot", findBlob)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []string{"/sizes/same-a", "/etc", "/bin/tool2", "/big/entry-00010"}
+	if got := img.Details.(*Details).Prefetch; !slices.Equal(got, want) {
+		t.Errorf("%q instead of %q", got, want)
+	}
+}
+
+// Blobs with their bootstrap inside, of all codecs and both forms: the same layer has the same listing.
+func TestInlinedBootstrap(t *testing.T) {
+	t.Parallel()
+	var want []string
+	for _, id := range []string{
+		"aca00e684df2859c69dc8ee4d30224837b12f64093438f9a64d60790bdc34e2f", // zstd
+		"80e92eeb36b03754ed1b720d52db4bc14d4b0eb1ed77d7498470dfd0396bd3e5", // none
+		"db7b2a39d5b41204d33c96852d69c7409e7ed9a4b80c3bcf1eaea1975dc23294", // lz4
+		"2533e97a8d9cd73879b5d71e23642738d0f868236e2cc091c29249c33c47e44e", // no table of contents
+		"7dc6bc704db50342bdf731e50cb99e72c47bccc766c224640913a867375f099a", // batches
+	} {
+		src, err := findBlob(id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		img, err := OpenBare(t.Context(), src, id, findBlob)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := img.Blobs[0].Desc; got.Digest.Encoded() != id || got.Size != src.Size() {
+			t.Errorf("descriptor %+v", got)
+		}
+		verifyAll(t, img)
+		got, err := list(t.Context(), img)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if want == nil {
+			want = got
+		}
+		if fmt.Sprint(got) != fmt.Sprint(want) {
+			t.Errorf("%s lists as\n%s\ninstead of\n%s", id, got, want)
+		}
+	}
+}
+
+// dirSources finds objects by their digest in directories of testdata. It counts what is read.
+type dirSources struct {
+	dirs []string
+	drop map[digest.Digest]bool
+}
+
+func (s dirSources) read(d digest.Digest) ([]byte, error) {
+	for _, dir := range s.dirs {
+		if p, err := os.ReadFile(filepath.Join("testdata", dir, d.Encoded())); err == nil {
+			return p, nil
+		}
+	}
+	return nil, fmt.Errorf("%s: %w", d, os.ErrNotExist)
+}
+
+func (s dirSources) Open(_ context.Context, d ocispec.Descriptor) (blob.Source, error) {
+	p, err := s.read(d.Digest)
+	return bytesSource(p), err
+}
+
+func (s dirSources) Fetch(_ context.Context, d ocispec.Descriptor) (io.ReadCloser, error) {
+	p, err := s.read(d.Digest)
+	return io.NopCloser(bytes.NewReader(p)), err
+}
+
+func TestImage(t *testing.T) {
+	t.Parallel()
+	raw := readTestdata(t, "nydusify/e1f30dd16c62419aec289199bcfd1b0fc8a53e77f143393c6ff6291509325525")
+	config := readTestdata(t, "nydusify/1b94a5e9a4dc65608ec2f451e416c036db2a6496e2996e835ff93418b2b069ba")
+	m, err := formats.ParseManifest(formats.DigestOf(ocispec.MediaTypeImageManifest, raw), raw, config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !(Reader{}).Recognize(m) {
+		t.Error("not recognized")
+	}
+	img, err := Reader{}.Open(t.Context(), m, dirSources{dirs: []string{"nydusify", "blobs"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := list(t.Context(), img)
+	if err != nil {
+		t.Fatal(err)
+	}
+	compare(t, got, "testdata/expected.tsv")
+	for i, b := range img.Blobs {
+		if b.Desc.Digest != m.Manifest.Layers[i].Digest || b.Desc.Size != m.Manifest.Layers[i].Size {
+			t.Errorf("blob %d: %+v", i, b.Desc)
+		}
+	}
+	want := BlobDetails{ID: m.Manifest.Layers[1].Digest.Encoded(), Stored: 146364, Plain: 307200, Chunks: 10, Compressor: "zstd", Digester: "blake3",
+		Features: []string{"aligned", "inlined-digest", "tar-header", "toc", "cap-tar-toc"}}
+	if got := img.Details.(*Details).Blobs[1]; !reflect.DeepEqual(got, want) {
+		t.Errorf("%+v instead of %+v", got, want)
+	}
+}
+
+func TestUnsupported(t *testing.T) {
+	t.Parallel()
+	for name, want := range map[string]string{"encrypted": "encrypted", "zran": "zran", "tarfs": "tarfs", "v5": "RAFS v5"} {
+		_, err := OpenBare(t.Context(), bytesSource(readTestdata(t, "unsupported/"+name+".boot")), name, findBlob)
+		if !errors.Is(err, blob.ErrUnsupported) || !bytes.Contains([]byte(err.Error()), []byte(want)) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
