@@ -1,0 +1,313 @@
+package rafs6
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"math/bits"
+	"slices"
+	"strings"
+
+	"github.com/lazuli-project/lazuli/formats/nydus/nydusblob"
+	"github.com/lazuli-project/lazuli/tree"
+)
+
+// Spec is what a bootstrap is made of.
+type Spec struct {
+	// Tree has extents that refer to chunks of Blobs. Its links must be counted.
+	Tree  *tree.Tree
+	Blobs []Blob
+	// ChunkSize is that of all blobs, in bytes.
+	ChunkSize uint32
+	// Compressor and Digester are what the superblock says; blobs have their own.
+	Compressor nydusblob.Compressor
+	Digester   nydusblob.Digester
+	// Prefetch are paths for the prefetch table. Those that the tree does not have, or that lie below another
+	// one, are passed over.
+	Prefetch []string
+}
+
+// Blob is a data blob.
+type Blob struct {
+	Info    nydusblob.Info
+	Table   *nydusblob.Table
+	Digests nydusblob.Digests
+}
+
+// ErrTree says that a tree cannot be stored in a bootstrap.
+var ErrTree = errors.New("not possible in RAFS v6")
+
+// Build makes a bootstrap. The same Spec gives the same bytes. It takes about 16 bytes for each path and the
+// bootstrap's size of memory.
+func Build(s *Spec) ([]byte, error) {
+	if len(s.Blobs) > MaxBlobs {
+		return nil, fmt.Errorf("%d blobs, at most %d: %w", len(s.Blobs), MaxBlobs, ErrTree)
+	}
+	b := &builder{spec: s, linked: make(map[*tree.Node]uint32), chunks: make([]chunkUse, len(s.Blobs)), chunkBits: uint32(bits.TrailingZeros32(s.ChunkSize))}
+	for i := range s.Blobs {
+		b.chunks[i].used = make([]uint32, s.Blobs[i].Table.Len())
+	}
+	b.inodes = []placed{{number: 1}}
+	b.names, b.numbers = 1, 1
+	b.space.off = blockSize // no inode may have nid 0
+	if err := b.placeDir(s.Tree.Root, 0); err != nil {
+		return nil, fmt.Errorf("%q: %w", strings.Join(b.path, "/"), err)
+	}
+	return b.encode()
+}
+
+// placed is where an inode goes. All children of a directory stand together.
+type placed struct {
+	nid    uint32
+	number uint32
+	first  uint32 // of a directory: its first child
+	block  uint32 // of the content outside of the inode, counted in the metadata area
+}
+
+type builder struct {
+	spec      *Spec
+	inodes    []placed
+	linked    map[*tree.Node]uint32 // nodes with several names, and the first one's place in inodes
+	space     space
+	names     uint64
+	numbers   uint32
+	hasXattr  bool
+	chunkBits uint32
+	chunks    []chunkUse
+	path      []string // of the node at hand, for errors
+
+	buf  []byte
+	meta uint64 // offset of the metadata area
+}
+
+// chunkUse notes which chunks of a blob are used.
+type chunkUse struct {
+	used []uint32 // by index: 1 + the chunk's number in the last file that has it; 0 for an unused chunk
+	last int      // where the next one is expected
+}
+
+// inline reports whether the rest of n bytes of content goes behind the inode, which has head bytes with its attributes:
+// both must be in one block.
+func inline(head, n uint64) bool {
+	rest := n % blockSize
+	return rest != 0 && head+rest <= blockSize
+}
+
+// placeDir gives inodes their places: a directory, then what it holds except directories, then these in turn. Numbers go
+// to all children before that, in the order of their names.
+func (b *builder) placeDir(n *tree.Node, at uint32) error {
+	head, err := b.head(n)
+	if err != nil {
+		return err
+	}
+	var size direntPacker
+	forNames(n, func(name string, _ int) { size.add(len(name)) })
+	b.placeData(at, head, uint64(size.size()))
+
+	first := uint32(len(b.inodes))
+	b.inodes[at].first = first
+	for _, e := range n.Entries {
+		b.names++
+		p := placed{}
+		if e.Node.IsDir() || e.Node.Nlink < 2 {
+			b.numbers++
+			p.number = b.numbers
+		} else if i, ok := b.linked[e.Node]; ok {
+			p.number = b.inodes[i].number
+		} else {
+			b.linked[e.Node] = uint32(len(b.inodes))
+			b.numbers++
+			p.number = b.numbers
+		}
+		b.inodes = append(b.inodes, p)
+	}
+	if b.names > math.MaxInt32 {
+		return fmt.Errorf("more than %d names: %w", math.MaxInt32, ErrTree)
+	}
+	for k, e := range n.Entries {
+		if e.Node.IsDir() {
+			continue
+		}
+		if err := b.placeFile(e.Node, first+uint32(k)); err != nil {
+			b.path = append(b.path, e.Name)
+			return err
+		}
+	}
+	for k, e := range n.Entries {
+		if !e.Node.IsDir() {
+			continue
+		}
+		b.path = append(b.path, e.Name)
+		if err := b.placeDir(e.Node, first+uint32(k)); err != nil {
+			return err
+		}
+		b.path = b.path[:len(b.path)-1]
+	}
+	return nil
+}
+
+func (b *builder) placeFile(n *tree.Node, at uint32) error {
+	if n.Nlink > 1 {
+		if i := b.linked[n]; i != at {
+			b.inodes[at].nid = b.inodes[i].nid
+			if b.inodes[i].nid == 0 {
+				// The first name is in a directory that comes later; it takes the place that is made now.
+				if err := b.placeFile(n, i); err != nil {
+					return err
+				}
+				b.inodes[at].nid = b.inodes[i].nid
+			}
+			return nil
+		}
+		if b.inodes[at].nid != 0 {
+			return nil
+		}
+	}
+	head, err := b.head(n)
+	if err != nil {
+		return err
+	}
+	switch n.Type() {
+	case tree.TypeRegular:
+		count, err := b.useChunks(n)
+		if err != nil {
+			return err
+		}
+		b.inodes[at].nid = uint32(b.space.take(b.indexesAt(head)+count*indexSize, false) / nidSize)
+	case tree.TypeSymlink:
+		if n.Target == "" || len(n.Target) > tree.MaxTarget {
+			return fmt.Errorf("link target of %d bytes: %w", len(n.Target), ErrTree)
+		}
+		b.placeData(at, head, uint64(len(n.Target)))
+	case tree.TypeChar, tree.TypeBlock, tree.TypeFIFO, tree.TypeSocket:
+		if n.Rdev.Major >= 1<<12 || n.Rdev.Minor >= 1<<20 {
+			return fmt.Errorf("device %d:%d: %w", n.Rdev.Major, n.Rdev.Minor, ErrTree)
+		}
+		b.inodes[at].nid = uint32(b.space.take(head, false) / nidSize)
+	default:
+		return fmt.Errorf("mode %#o: %w", n.Mode, ErrTree)
+	}
+	return nil
+}
+
+// head returns the size of an inode with its attributes.
+func (b *builder) head(n *tree.Node) (uint64, error) {
+	if b.space.off >= maxNids*nidSize {
+		return 0, fmt.Errorf("more metadata than inode numbers: %w", ErrTree)
+	}
+	if n.MtimeNsec >= 1e9 {
+		return 0, fmt.Errorf("%d nanoseconds: %w", n.MtimeNsec, ErrTree)
+	}
+	x, err := xattrSize(n.Xattrs)
+	b.hasXattr = b.hasXattr || x > 0
+	return uint64(inodeSize + x), err
+}
+
+// indexesAt returns where the chunk indexes of a file are behind the begin of its inode.
+func (b *builder) indexesAt(head uint64) uint64 { return (head + indexSize - 1) &^ (indexSize - 1) }
+
+// placeData places a directory or link with its content: whole blocks apart, the rest behind the inode if it fits.
+func (b *builder) placeData(at uint32, head, size uint64) {
+	p := &b.inodes[at]
+	rest := size % blockSize
+	if inline(head, size) {
+		p.nid = uint32(b.space.take(head+rest, true) / nidSize)
+		size -= rest
+	} else {
+		p.nid = uint32(b.space.take(head, false) / nidSize)
+	}
+	if size > 0 {
+		p.block = uint32(b.space.takeBlocks(size) / blockSize)
+	} else {
+		// Nobody reads it; it is what the reference builder writes.
+		p.block = uint32((b.space.off - 1) / blockSize)
+	}
+}
+
+// useChunks notes the chunks of a file and returns their number.
+func (b *builder) useChunks(n *tree.Node) (uint64, error) {
+	var count uint64
+	err := b.eachChunk(n, func(number uint32, index int, _ int64) {
+		count++
+		b.chunks[number].used[index] = uint32(count)
+	})
+	return count, err
+}
+
+// eachChunk calls fn for each chunk of a file with its blob, index and plain offset.
+func (b *builder) eachChunk(n *tree.Node, fn func(number uint32, index int, off int64)) error {
+	unit := int64(b.spec.ChunkSize)
+	var done int64
+	for _, x := range n.Extents {
+		if x.Blob == tree.Hole || int(x.Blob) >= len(b.spec.Blobs) {
+			return fmt.Errorf("extent %+v: %w", x, ErrTree)
+		}
+		table, use := b.spec.Blobs[x.Blob].Table, &b.chunks[x.Blob]
+		for x.Length > 0 {
+			size := min(unit, x.Length)
+			if use.last >= table.Len() || table.Entry(use.last).Plain.Off != x.Offset {
+				use.last = table.Find(x.Offset)
+			}
+			if e := table.Entry(use.last); e.Plain.Off != x.Offset || e.Plain.Len != size || done%unit != 0 {
+				return fmt.Errorf("%d bytes at %d of blob %d are no chunk: %w", size, x.Offset, x.Blob, ErrTree)
+			}
+			fn(x.Blob, use.last, x.Offset)
+			use.last++
+			x.Offset, x.Length, done = x.Offset+size, x.Length-size, done+size
+		}
+	}
+	if done != n.Size {
+		return fmt.Errorf("content of %d bytes in %d: %w", n.Size, done, ErrTree)
+	}
+	return nil
+}
+
+// forNames calls fn for the names of a directory in the order of their bytes, "." and ".." among them, with the place in
+// n.Entries, -1 for "." and -2 for "..".
+func forNames(n *tree.Node, fn func(name string, entry int)) {
+	special := []string{".", ".."}
+	for i, e := range n.Entries {
+		for len(special) > 0 && special[0] < e.Name {
+			fn(special[0], len(special)-3)
+			special = special[1:]
+		}
+		fn(e.Name, i)
+	}
+	for ; len(special) > 0; special = special[1:] {
+		fn(special[0], len(special)-3)
+	}
+}
+
+// prefetch returns the nids of the prefetch table.
+func (b *builder) prefetch() []uint32 {
+	var kept [][]string
+	var nids []uint32
+	split := func(path string) []string { return strings.FieldsFunc(path, func(r rune) bool { return r == '/' }) }
+	for _, path := range b.spec.Prefetch {
+		parts := split(path)
+		below := slices.ContainsFunc(b.spec.Prefetch, func(other string) bool {
+			o := split(other)
+			return len(o) < len(parts) && slices.Equal(o, parts[:len(o)]) && b.find(o) != 0
+		})
+		nid := b.find(parts)
+		if nid == 0 || below || slices.ContainsFunc(kept, func(k []string) bool { return slices.Equal(k, parts) }) {
+			continue
+		}
+		kept, nids = append(kept, parts), append(nids, nid)
+	}
+	return nids
+}
+
+// find returns the nid of a path, or 0.
+func (b *builder) find(parts []string) uint32 {
+	n, at := b.spec.Tree.Root, uint32(0)
+	for _, part := range parts {
+		i, ok := slices.BinarySearchFunc(n.Entries, part, func(e tree.Entry, s string) int { return strings.Compare(e.Name, s) })
+		if !ok {
+			return 0
+		}
+		at = b.inodes[at].first + uint32(i)
+		n = n.Entries[i].Node
+	}
+	return b.inodes[at].nid
+}
