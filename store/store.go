@@ -7,6 +7,7 @@ import (
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/lazuli-project/lazuli/fetch"
 	"github.com/lazuli-project/lazuli/formats"
 )
 
@@ -48,10 +49,11 @@ type Target interface {
 
 // Errors that callers tell apart. They are wrapped with what was tried and where.
 var (
-	ErrNotFound = errors.New("not found")
-	ErrDenied   = errors.New("access denied")
-	ErrNetwork  = errors.New("registry or network failure")
-	ErrNoSpace  = errors.New("no space left")
+	ErrNotFound  = fetch.ErrNotFound
+	ErrDenied    = fetch.ErrDenied
+	ErrNetwork   = fetch.ErrNetwork
+	ErrNoSpace   = errors.New("no space left")
+	ErrReference = errors.New("invalid reference")
 )
 
 // Options say how to reach a store. The zero value is a good default.
@@ -73,6 +75,10 @@ type Options struct {
 	// Stdin and Stdout serve the archive "-".
 	Stdin  io.Reader
 	Stdout io.Writer
+	// Retry bounds the repetition of failed requests.
+	Retry fetch.Retry
+	// Counters, if set, count the lazy reads of what [Source] opens, by class.
+	Counters *fetch.Counters
 	// OnRequest, if set, is called after each request to a registry, concurrently.
 	OnRequest func(RequestInfo)
 }
