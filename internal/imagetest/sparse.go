@@ -104,6 +104,10 @@ type Piece struct {
 // Sparse is a regular file of the given size, 0644, whose pieces stand between holes.
 func Sparse(tb testing.TB, name string, format SparseFormat, size int64, pieces ...Piece) Item {
 	tb.Helper()
+	// GNU tar marks the end of a file that ends in a hole, or is nothing else, by an empty piece.
+	if k := len(pieces); k == 0 || pieces[k-1].Off+int64(len(pieces[k-1].Data)) != size {
+		pieces = append(slices.Clip(pieces), Piece{Off: size})
+	}
 	var data []byte
 	var numbers []string
 	for _, p := range pieces {
