@@ -30,7 +30,7 @@ type body struct {
 	pacer     *Pacer
 	progress  int64 // bytes since the last failure
 	cut       error // what ended the last answer early
-	denied    bool  // a fresh redirect was refused once
+	denied    bool  // a fresh redirect or token was refused once
 
 	// Of the running request; resp is nil between requests.
 	resp   *http.Response
@@ -164,8 +164,8 @@ func (b *body) request() (time.Duration, error) {
 		return never, fmt.Errorf("%w: %w", statusError(resp, r.url), io.ErrUnexpectedEOF)
 	case temporary(s):
 		return RetryAfter(resp), statusError(resp, r.url)
-	case refused(s) && !sameOrigin(resp.Request.URL, r.url) && !b.denied:
-		b.denied = true // the link may have run out on the way
+	case refused(s) && (s == http.StatusUnauthorized || !sameOrigin(resp.Request.URL, r.url)) && !b.denied:
+		b.denied = true // the token or the link may have run out on the way
 		return 0, statusError(resp, r.url)
 	}
 	return never, statusError(resp, r.url)

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 
+	"oras.land/oras-go/v2/registry/remote/auth"
+
 	"github.com/lazuli-project/lazuli/blob"
 )
 
@@ -12,7 +14,7 @@ import (
 func OpenSource(ctx context.Context, ref Ref, opts Options) (Source, error) {
 	switch ref.Transport {
 	case Registry:
-		return openRegistry(ctx, ref, opts)
+		return openRegistry(ctx, ref, opts, auth.ActionPull)
 	case Layout:
 		return openLayout(ref)
 	case Archive, DockerArchive:
@@ -29,7 +31,7 @@ func OpenTarget(ctx context.Context, ref Ref, opts Options) (Target, error) {
 	}
 	switch ref.Transport {
 	case Registry:
-		r, err := openRegistry(ctx, ref, opts)
+		r, err := openRegistry(ctx, ref, opts, auth.ActionPull, auth.ActionPush)
 		if err != nil {
 			return nil, err
 		}

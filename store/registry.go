@@ -27,19 +27,21 @@ import (
 type registryStore struct {
 	ref    Ref
 	opts   Options
-	base   *url.URL // of the registry's API, without path
+	base   *url.URL // of the registry's API
 	api    registry.Reference
 	repo   *remote.Repository
 	client *auth.Client // repeats nothing: for those who know better when and how
 	direct *http.Client // for redirect targets: no credentials
 	gate   *fetch.Gate
-	idle   func()
+	// actions are what all requests ask permission for, so that one token serves them.
+	actions []string
+	idle    func()
 }
 
 var _ Source = (*registryStore)(nil)
 
 // openRegistry makes the clients. For loopback hosts it asks which scheme they speak; else it does no I/O.
-func openRegistry(ctx context.Context, ref Ref, opts Options) (*registryStore, error) {
+func openRegistry(ctx context.Context, ref Ref, opts Options, actions ...string) (*registryStore, error) {
 	transport, err := newTransport(opts)
 	if err != nil {
 		return nil, err
@@ -62,8 +64,8 @@ func openRegistry(ctx context.Context, ref Ref, opts Options) (*registryStore, e
 	}
 	cache := auth.NewCache()
 	r := &registryStore{
-		ref: ref, opts: opts, api: api,
-		base:   &url.URL{Scheme: "https", Host: host},
+		ref: ref, opts: opts, api: api, actions: actions,
+		base:   &url.URL{Scheme: "https", Host: host, Path: "/"},
 		client: newClient(base, cache),
 		direct: &http.Client{Transport: base},
 		gate:   fetch.NewGate(0),
@@ -140,7 +142,7 @@ func (r *registryStore) Resolve(ctx context.Context) (ocispec.Descriptor, error)
 	if r.ref.Digest != "" {
 		name = r.ref.Digest.String()
 	}
-	desc, err := r.repo.Resolve(ctx, name)
+	desc, err := r.repo.Resolve(r.scope(ctx), name)
 	if err == nil {
 		return desc, nil
 	}
@@ -149,7 +151,7 @@ func (r *registryStore) Resolve(ctx context.Context) (ocispec.Descriptor, error)
 		return ocispec.Descriptor{}, err
 	}
 	// Some registries answer HEAD with less than is needed, or not at all.
-	desc, rc, err2 := r.repo.FetchReference(ctx, name)
+	desc, rc, err2 := r.repo.FetchReference(r.scope(ctx), name)
 	if err2 != nil {
 		return ocispec.Descriptor{}, r.fail(ctx, "resolve", err2)
 	}
@@ -162,7 +164,7 @@ func (r *registryStore) Referrers(ctx context.Context, desc ocispec.Descriptor, 
 		return nil, err
 	}
 	var all []ocispec.Descriptor
-	err := r.repo.Referrers(ctx, desc, artifactType, func(page []ocispec.Descriptor) error {
+	err := r.repo.Referrers(r.scope(ctx), desc, artifactType, func(page []ocispec.Descriptor) error {
 		all = append(all, page...)
 		return nil
 	})
@@ -235,7 +237,7 @@ func (r *registryStore) manifest(ctx context.Context, desc ocispec.Descriptor) (
 }
 
 func (r *registryStore) readManifest(ctx context.Context, desc ocispec.Descriptor) ([]byte, error) {
-	rc, err := r.repo.Manifests().Fetch(ctx, desc)
+	rc, err := r.repo.Manifests().Fetch(r.scope(ctx), desc)
 	if err != nil {
 		return nil, err
 	}
@@ -250,8 +252,7 @@ func (r *registryStore) readManifest(ctx context.Context, desc ocispec.Descripto
 // remote is a blob of the repository.
 func (r *registryStore) remote(desc ocispec.Descriptor, lazy bool) *fetch.Remote {
 	opts := fetch.RemoteOptions{
-		Client: scoped{r.client, r.api, []string{auth.ActionPull}},
-		Direct: r.direct, Gate: r.gate, Retry: r.opts.Retry,
+		Client: doer(r.send), Direct: r.direct, Gate: r.gate, Retry: r.opts.Retry,
 	}
 	if lazy {
 		opts.Counters = r.opts.Counters
@@ -263,14 +264,18 @@ func (r *registryStore) blobURL(d digest.Digest) *url.URL {
 	return r.base.JoinPath("v2", r.ref.Repo, "blobs", d.String())
 }
 
-// scoped is a client that says what its requests need permission for, so that a token is asked for once.
-type scoped struct {
-	client  *auth.Client
-	api     registry.Reference
-	actions []string
+// scope says what permission requests need.
+func (r *registryStore) scope(ctx context.Context) context.Context {
+	return auth.AppendRepositoryScope(ctx, r.api, r.actions...)
 }
 
-// Do implements [fetch.Doer].
-func (s scoped) Do(req *http.Request) (*http.Response, error) {
-	return s.client.Do(req.WithContext(auth.AppendRepositoryScope(req.Context(), s.api, s.actions...)))
+// send sends a request that is repeated, if at all, by the caller.
+func (r *registryStore) send(req *http.Request) (*http.Response, error) {
+	return r.client.Do(req.WithContext(r.scope(req.Context())))
 }
+
+// doer makes a [fetch.Doer] of a function.
+type doer func(*http.Request) (*http.Response, error)
+
+// Do implements [fetch.Doer].
+func (f doer) Do(req *http.Request) (*http.Response, error) { return f(req) }

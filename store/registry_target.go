@@ -14,7 +14,6 @@ import (
 	"oras.land/oras-go/v2/registry/remote/auth"
 
 	"github.com/lazuli-project/lazuli/blob"
-	"github.com/lazuli-project/lazuli/fetch"
 	"github.com/lazuli-project/lazuli/formats"
 )
 
@@ -29,20 +28,6 @@ var (
 
 // Commit implements [Target]. All is durable already.
 func (t *registryTarget) Commit(context.Context) error { return nil }
-
-// send sends a request that pulls or pushes blobs here.
-func (t *registryTarget) send(req *http.Request) (*http.Response, error) {
-	resp, err := t.client.Do(req.WithContext(t.scope(req.Context())))
-	if err != nil {
-		return nil, fetch.Redact(err)
-	}
-	return resp, nil
-}
-
-// scope says once what all requests to the target need, so that one token serves them.
-func (t *registryTarget) scope(ctx context.Context) context.Context {
-	return auth.AppendRepositoryScope(ctx, t.api, auth.ActionPull, auth.ActionPush)
-}
 
 // Exists implements [Target].
 func (t *registryTarget) Exists(ctx context.Context, desc ocispec.Descriptor) (bool, error) {
@@ -87,7 +72,7 @@ func (t *registryTarget) existsByGet(ctx context.Context, desc ocispec.Descripto
 	var rc io.ReadCloser
 	var err error
 	if manifest {
-		rc, err = t.repo.Manifests().Fetch(ctx, desc)
+		rc, err = t.repo.Manifests().Fetch(t.scope(ctx), desc)
 	} else {
 		rc, err = t.remote(desc, false).Stream(ctx, max(desc.Size-1, 0), blob.Demand)
 	}

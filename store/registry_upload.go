@@ -325,7 +325,7 @@ func (u *upload) request(ctx context.Context, method string, at *url.URL, body [
 	}
 	resp, err := u.target.send(req)
 	if err != nil {
-		return nil, err
+		return nil, fetch.Redact(err)
 	}
 	defer resp.Body.Close()
 	said, _ := io.ReadAll(io.LimitReader(resp.Body, 8<<10))
