@@ -27,7 +27,8 @@ const (
 
 // archive is the members of a tar in a file, by their cleaned names.
 type archive struct {
-	file    *os.File
+	content io.ReaderAt
+	closer  io.Closer
 	members map[string]member
 }
 
@@ -141,7 +142,7 @@ func indexArchive(f *os.File) (*archive, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &archive{file: f, members: members}, nil
+	return &archive{content: f, closer: f, members: members}, nil
 }
 
 // indexTar lists the regular files and links of a tar. A tar reader seeks over content and reads nothing ahead, so
@@ -214,11 +215,11 @@ func (a *archive) open(name string) (object, error) {
 	if !ok {
 		return object{}, &fs.PathError{Op: "open", Path: name, Err: fs.ErrNotExist}
 	}
-	return object{io.NewSectionReader(a.file, m.off, m.size), io.NopCloser(nil), m.size}, nil
+	return object{io.NewSectionReader(a.content, m.off, m.size), nothing{}, m.size}, nil
 }
 
 func (a *archive) Close() error {
-	err := a.file.Close()
+	err := a.closer.Close()
 	if errors.Is(err, fs.ErrClosed) {
 		return nil
 	}

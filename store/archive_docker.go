@@ -96,7 +96,7 @@ func (a *archive) read(name string, limit int64) ([]byte, error) {
 		return nil, fmt.Errorf("%.200q: %d bytes, the limit is %d: %w", name, o.size, limit, blob.ErrCorrupt)
 	}
 	p := make([]byte, o.size)
-	if _, err := io.ReadFull(io.NewSectionReader(o, 0, o.size), p); err != nil {
+	if _, err := io.ReadFull(o.section(), p); err != nil {
 		return nil, fmt.Errorf("%.200q: %w", name, err)
 	}
 	return p, nil
@@ -151,7 +151,7 @@ func (d *dockerArchive) layer(name string, diff digest.Digest) (ocispec.Descript
 	var magic [2]byte
 	if n, _ := o.ReadAt(magic[:], 0); isGzip(magic[:n]) {
 		desc.MediaType = dockerLayerGz
-		if desc.Digest, err = digest.FromReader(io.NewSectionReader(o, 0, o.size)); err != nil {
+		if desc.Digest, err = digest.FromReader(o.section()); err != nil {
 			return desc, err
 		}
 	}
@@ -164,7 +164,7 @@ func (d *dockerArchive) layer(name string, diff digest.Digest) (ocispec.Descript
 
 func (d *dockerArchive) open(name string) (object, error) {
 	if p, ok := d.made[name]; ok {
-		return object{bytes.NewReader(p), io.NopCloser(nil), int64(len(p))}, nil
+		return object{bytes.NewReader(p), nothing{}, int64(len(p))}, nil
 	}
 	if m, ok := d.blobs[name]; ok {
 		name = m

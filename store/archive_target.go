@@ -85,7 +85,7 @@ func (s *spooled) open(name string) (object, error) {
 	if !ok {
 		return object{}, &fs.PathError{Op: "open", Path: name, Err: fs.ErrNotExist}
 	}
-	return object{b.file, io.NopCloser(nil), b.size}, nil
+	return object{b.file, nothing{}, b.size}, nil
 }
 
 func (s *spooled) Close() error {

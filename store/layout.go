@@ -30,6 +30,14 @@ type object struct {
 	size int64
 }
 
+// section is the object from its beginning.
+func (o object) section() *io.SectionReader { return io.NewSectionReader(o, 0, o.size) }
+
+// nothing is the closer of objects that share an open file.
+type nothing struct{}
+
+func (nothing) Close() error { return nil }
+
 // files are the files of an OCI layout by their names with slashes: those of a directory, members of an archive.
 type files interface {
 	// open opens a file; fs.ErrNotExist if there is none.
@@ -109,7 +117,7 @@ func (l *layout) readFile(name string) ([]byte, error) {
 		return nil, fmt.Errorf("%s of %s: %d bytes, the limit is %d: %w", name, l.ref.Path, o.size, maxManifest, blob.ErrCorrupt)
 	}
 	p := make([]byte, o.size)
-	if _, err := io.ReadFull(io.NewSectionReader(o, 0, o.size), p); err != nil {
+	if _, err := io.ReadFull(o.section(), p); err != nil {
 		return nil, fileError("read "+name+" of", l.ref.Path, err)
 	}
 	return p, nil
@@ -329,7 +337,7 @@ func (l *layout) Fetch(ctx context.Context, desc ocispec.Descriptor) (io.ReadClo
 	if err != nil {
 		return nil, err
 	}
-	return verified(&contextReader{ctx, io.NewSectionReader(o, 0, o.size)}, o, desc), nil
+	return verified(&contextReader{ctx, o.section()}, o, desc), nil
 }
 
 // contextReader stops reading when its context ends.

@@ -185,7 +185,7 @@ func (u *upload) complete(ctx context.Context, desc ocispec.Descriptor) error {
 		var after time.Duration
 		if err == nil {
 			after = fetch.RetryAfter(resp)
-			err = answerError(resp)
+			err = lostError(resp)
 			if !passing(resp.StatusCode) && resp.StatusCode != http.StatusNotFound {
 				return err
 			}
@@ -245,7 +245,7 @@ func (u *upload) sendPiece(ctx context.Context, p []byte) error {
 				return u.moved(resp)
 			}
 			after = fetch.RetryAfter(resp)
-			err = answerError(resp)
+			err = lostError(resp)
 			if !passing(resp.StatusCode) && resp.StatusCode != http.StatusRequestedRangeNotSatisfiable {
 				return err
 			}
@@ -277,7 +277,7 @@ func (u *upload) arrived(ctx context.Context) (int64, error) {
 		return 0, err
 	}
 	if resp.StatusCode != http.StatusNoContent && resp.StatusCode != http.StatusOK && resp.StatusCode != http.StatusAccepted {
-		return 0, answerError(resp)
+		return 0, lostError(resp)
 	}
 	if err := u.moved(resp); err != nil {
 		return 0, err
@@ -331,6 +331,15 @@ func (u *upload) request(ctx context.Context, method string, at *url.URL, body [
 	said, _ := io.ReadAll(io.LimitReader(resp.Body, 8<<10))
 	resp.Body = io.NopCloser(bytes.NewReader(said))
 	return resp, nil
+}
+
+// lostError makes the error of an answer about an upload that was begun. A registry that does not know it any more
+// is a failure of the registry, not something that the user looked for in vain.
+func lostError(resp *http.Response) error {
+	if err := answerError(resp); resp.StatusCode != http.StatusNotFound {
+		return err
+	}
+	return fmt.Errorf("%w: the registry has forgotten the upload", ErrNetwork)
 }
 
 // answerError makes the error of an answer that request returned, with what the registry said.
