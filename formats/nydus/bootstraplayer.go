@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"hash"
 	"io"
 	"path"
 	"strings"
@@ -105,4 +106,15 @@ func readMembers(t *tar.Reader) (boot []byte, metas map[string][]byte, err error
 			boot = b.Bytes()
 		}
 	}
+}
+
+// hashingWriter also gives what is written to a hash.
+type hashingWriter struct {
+	w io.Writer
+	h hash.Hash
+}
+
+func (h *hashingWriter) Write(p []byte) (int, error) {
+	h.h.Write(p)
+	return h.w.Write(p)
 }

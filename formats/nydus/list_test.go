@@ -2,17 +2,12 @@ package nydus
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
-	"fmt"
-	"os"
-	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 
 	"github.com/lazuli-project/lazuli/blob"
 	"github.com/lazuli-project/lazuli/formats"
+	"github.com/lazuli-project/lazuli/internal/imagetest"
 	"github.com/lazuli-project/lazuli/tree"
 )
 
@@ -60,105 +55,34 @@ func (r *blobReader) plain(ctx context.Context, off, n int64) ([]byte, error) {
 	return out, nil
 }
 
-// list prints an image as the reference listing does, with the SHA-256 of each file's content.
+// list prints an image as the reference listings are.
 func list(ctx context.Context, img *formats.Image) ([]string, error) {
 	readers := make([]*blobReader, len(img.Blobs))
 	for i, b := range img.Blobs {
 		readers[i] = &blobReader{blob: b}
 	}
-	kinds := map[uint32]string{tree.TypeRegular: "f", tree.TypeDir: "d", tree.TypeSymlink: "l", tree.TypeChar: "c",
-		tree.TypeBlock: "b", tree.TypeFIFO: "p", tree.TypeSocket: "s"}
-	type item struct {
-		path string
-		node *tree.Node
-	}
-	var items []item
-	_ = img.Tree.Walk(func(path string, n *tree.Node) error {
-		if path == "" {
-			path = "."
+	return imagetest.List(img.Tree, func(n *tree.Node) ([]byte, error) {
+		var content []byte
+		for _, x := range n.Extents {
+			p, err := readers[x.Blob].plain(ctx, x.Offset, x.Length)
+			if err != nil {
+				return nil, err
+			}
+			content = append(content, p...)
 		}
-		items = append(items, item{path, n})
-		return nil
+		return content, nil
 	})
-	slices.SortFunc(items, func(a, b item) int { return strings.Compare(a.path, b.path) })
-	groups := make(map[*tree.Node]int)
-	var lines []string
-	for _, it := range items {
-		n := it.node
-		var size, dev, group, sum string
-		if n.IsRegular() {
-			size = fmt.Sprint(n.Size)
-			h := sha256.New()
-			for _, x := range n.Extents {
-				if x.Blob == tree.Hole {
-					h.Write(make([]byte, x.Length))
-					continue
-				}
-				p, err := readers[x.Blob].plain(ctx, x.Offset, x.Length)
-				if err != nil {
-					return nil, fmt.Errorf("%s: %w", it.path, err)
-				}
-				h.Write(p)
-			}
-			sum = hex.EncodeToString(h.Sum(nil))
-		}
-		if !n.IsDir() && n.Nlink > 1 {
-			if _, ok := groups[n]; !ok {
-				groups[n] = len(groups)
-			}
-			group = fmt.Sprint(groups[n])
-		}
-		if n.Type() == tree.TypeChar || n.Type() == tree.TypeBlock {
-			dev = fmt.Sprintf("%d:%d", n.Rdev.Major, n.Rdev.Minor)
-		}
-		var xattrs []string
-		for _, x := range n.Xattrs {
-			xattrs = append(xattrs, fmt.Sprintf("%s=%x", x.Name, x.Value))
-		}
-		lines = append(lines, strings.Join([]string{show(it.path), kinds[n.Type()], fmt.Sprintf("%o", n.Mode&tree.PermMask), fmt.Sprint(n.UID), fmt.Sprint(n.GID),
-			size, fmt.Sprint(n.Mtime*1e9 + int64(n.MtimeNsec)), dev, group, show(n.Target), strings.Join(xattrs, ","), sum}, "\t"))
-	}
-	return lines, nil
-}
-
-func show(s string) string {
-	var b strings.Builder
-	for _, c := range []byte(s) {
-		if c > 32 && c < 127 && c != 92 {
-			b.WriteByte(c)
-		} else {
-			fmt.Fprintf(&b, `\x%02x`, c)
-		}
-	}
-	return b.String()
 }
 
 // compare compares listings. Times that the expected one shows as "-" are not compared.
-func compare(t *testing.T, got []string, wantFile string) {
+func compare(t *testing.T, got, want []string) {
 	t.Helper()
-	data, err := os.ReadFile(filepath.FromSlash(wantFile))
-	if err != nil {
-		t.Fatal(err)
+	if diff := imagetest.Diff(want, got); diff != "" {
+		t.Errorf("differs from what is expected:\n%s", diff)
 	}
-	want := strings.Split(strings.TrimSuffix(string(data), "\n"), "\n")
-	bad := 0
-	for i := range max(len(got), len(want)) {
-		var g, w string
-		if i < len(got) {
-			g = got[i]
-		}
-		if i < len(want) {
-			w = want[i]
-		}
-		if gf, wf := strings.Split(g, "\t"), strings.Split(w, "\t"); len(gf) > 6 && len(wf) > 6 && wf[6] == "-" {
-			gf[6] = "-"
-			g = strings.Join(gf, "\t")
-		}
-		if g != w {
-			t.Errorf("line %d:\n got %s\nwant %s", i+1, g, w)
-			if bad++; bad > 5 {
-				return
-			}
-		}
-	}
+}
+
+func expected(t testing.TB, path string) []string {
+	t.Helper()
+	return strings.Split(strings.TrimSuffix(string(readTestdata(t, path)), "\n"), "\n")
 }

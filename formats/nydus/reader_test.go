@@ -17,6 +17,7 @@ import (
 
 	"github.com/lazuli-project/lazuli/blob"
 	"github.com/lazuli-project/lazuli/formats"
+	"github.com/lazuli-project/lazuli/internal/imagetest"
 )
 
 func bytesSource(p []byte) blob.Source {
@@ -110,10 +111,11 @@ func TestFixtures(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if c.expected == "" {
-				c.expected = "expected.tsv"
+			want := imagetest.EdgeTree(t)
+			if c.expected != "" {
+				want = expected(t, c.expected)
 			}
-			compare(t, got, filepath.Join("testdata", c.expected))
+			compare(t, got, want)
 			verifyAll(t, img)
 		})
 	}
@@ -211,7 +213,7 @@ func TestImage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	compare(t, got, "testdata/expected.tsv")
+	compare(t, got, imagetest.EdgeTree(t))
 	for i, b := range img.Blobs {
 		if b.Desc.Digest != m.Manifest.Layers[i].Digest || b.Desc.Size != m.Manifest.Layers[i].Size {
 			t.Errorf("blob %d: %+v", i, b.Desc)

@@ -1,0 +1,374 @@
+package nydus
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"hash/maphash"
+	"io"
+	"sync"
+	"time"
+
+	"github.com/lazuli-project/lazuli/blob"
+	"github.com/lazuli-project/lazuli/formats"
+	"github.com/lazuli-project/lazuli/formats/nydus/nydusblob"
+)
+
+// A layer's content goes through jobs: pieces of up to jobSize bytes and jobChunks chunks. Every job has a goroutine
+// while it is worked on, and these hold CPU slots, which they get in the order of the jobs. They digest their
+// chunks, wait until the job before has decided which of its chunks are new, decide that for theirs, compress the
+// new ones and give the slot back. One goroutine writes finished jobs in order.
+//
+// What is written depends on the order of the content only, not on the number of cores. A job with a slot waits only
+// for an earlier one, which has a slot too, so no wait is in a circle.
+//
+// Memory: at most jobs(cpu) jobs exist for a layer, each with two buffers of max(jobSize, chunk size) bytes.
+const (
+	jobSize   = 1 << 20
+	jobChunks = 256
+)
+
+// jobs returns how many jobs of a layer may be on their way.
+func jobs(cpu *formats.CPU) int { return cpu.Size() + 2 }
+
+// job is a run of chunks.
+type job struct {
+	plain   []byte
+	ends    []int // of the chunks in plain
+	sums    [jobChunks][nydusblob.DigestSize]byte
+	fresh   []freshChunk  // those that are not in the layer yet
+	stored  []byte        // of these
+	decided chan struct{} // closed when fresh is known
+	done    chan struct{} // closed when stored is there
+}
+
+// freshChunk is a chunk that is stored.
+type freshChunk struct {
+	at    int   // in the job
+	plain int64 // its place in the blob's plain space
+	crc   uint32
+	end   int // of its stored form in job.stored
+}
+
+func (j *job) chunk(i int) []byte {
+	from := 0
+	if i > 0 {
+		from = j.ends[i-1]
+	}
+	return j.plain[from:j.ends[i]]
+}
+
+func (j *job) reset() {
+	j.plain, j.ends, j.fresh, j.stored = j.plain[:0], j.ends[:0], j.fresh[:0], j.stored[:0]
+	j.decided, j.done = make(chan struct{}), make(chan struct{})
+}
+
+// chunker cuts, deduplicates, compresses and writes the content of a layer.
+type chunker struct {
+	ctx    context.Context //nolint:containedctx // of one layer's conversion, which it bounds
+	cancel context.CancelCauseFunc
+	set    *settings
+	enc    *nydusblob.Encoder
+	pool   *sync.Pool
+	out    io.Writer
+
+	current *job
+	chunk   int           // bytes that the open chunk still wants
+	file    int64         // bytes that the open file still wants
+	count   int           // chunks so far, duplicates among them
+	permits chan struct{} // one for each job on its way
+	queue   chan *job     // to the dispatcher
+	ordered chan *job     // to the writer
+	running sync.WaitGroup
+	stopped bool
+
+	// Owned by the job whose turn it is to decide.
+	known   knownChunks
+	refs    []uint32 // by number of the chunk in the layer: its index in the blob
+	plainAt int64    // end of the blob's plain space
+	deduped int64
+	saved   int64 // bytes of deduplicated chunks
+	// Owned by the writer.
+	table  nydusblob.Table
+	crcs   []uint32
+	offset int64
+
+	mu  sync.Mutex // guards cpu
+	cpu map[string]float64
+}
+
+func newChunker(ctx context.Context, w *Writer, out io.Writer) *chunker {
+	c := &chunker{set: &w.set, enc: w.enc, pool: &w.pool, out: out,
+		permits: make(chan struct{}, jobs(w.set.cpu)), queue: make(chan *job, jobs(w.set.cpu)), ordered: make(chan *job, jobs(w.set.cpu))}
+	c.ctx, c.cancel = context.WithCancelCause(ctx)
+	c.known.seed = maphash.MakeSeed()
+	c.cpu = make(map[string]float64)
+	c.running.Add(2)
+	go c.dispatch()
+	go c.write()
+	return c
+}
+
+// begin begins a file of size bytes.
+func (c *chunker) begin(size int64) error {
+	if c.file != 0 {
+		return fmt.Errorf("%d bytes of a file are missing: %w", c.file, io.ErrUnexpectedEOF)
+	}
+	c.file = size
+	return nil
+}
+
+// add takes the next bytes of the file.
+func (c *chunker) add(p []byte) error {
+	if int64(len(p)) > c.file {
+		return fmt.Errorf("%d bytes more than the file has: %w", int64(len(p))-c.file, blob.ErrCorrupt)
+	}
+	for len(p) > 0 {
+		if c.chunk == 0 {
+			if err := c.open(int(min(c.file, int64(c.set.chunkSize)))); err != nil {
+				return err
+			}
+		}
+		j := c.current
+		n := min(c.chunk, len(p))
+		j.plain = append(j.plain, p[:n]...)
+		p = p[n:]
+		c.chunk -= n
+		c.file -= int64(n)
+		if c.chunk == 0 {
+			j.ends = append(j.ends, len(j.plain))
+			c.count++
+		}
+	}
+	return nil
+}
+
+// open begins a chunk of n bytes, in the current job if it has room.
+func (c *chunker) open(n int) error {
+	if c.count >= nydusblob.MaxChunks {
+		return fmt.Errorf("more than %d chunks in a layer: %w", nydusblob.MaxChunks, blob.ErrUnsupported)
+	}
+	if j := c.current; j != nil && (len(j.plain)+n > jobSize || len(j.ends) == jobChunks) {
+		if err := c.submit(); err != nil {
+			return err
+		}
+	}
+	if c.current == nil {
+		select {
+		case c.permits <- struct{}{}:
+		case <-c.ctx.Done():
+			return context.Cause(c.ctx)
+		}
+		j, _ := c.pool.Get().(*job)
+		if j == nil {
+			j = &job{}
+		}
+		j.reset()
+		c.current = j
+	}
+	if cap(c.current.plain) == 0 {
+		c.current.plain = make([]byte, 0, max(jobSize, c.set.chunkSize))
+	}
+	c.chunk = n
+	return nil
+}
+
+// submit sends the current job on its way.
+func (c *chunker) submit() error {
+	j := c.current
+	c.current = nil
+	// Both queues have room for all jobs that can exist.
+	c.queue <- j
+	c.ordered <- j
+	if c.ctx.Err() != nil {
+		return context.Cause(c.ctx)
+	}
+	return nil
+}
+
+// finish waits until everything is written.
+func (c *chunker) finish() error {
+	err := c.begin(0)
+	if err == nil && c.current != nil {
+		err = c.submit()
+	}
+	if err != nil {
+		c.cancel(err)
+	}
+	c.stop()
+	if c.ctx.Err() != nil {
+		return context.Cause(c.ctx)
+	}
+	return nil
+}
+
+// stop waits for the goroutines, which come to their end after what has been submitted or when the context ends.
+func (c *chunker) stop() {
+	if !c.stopped {
+		c.stopped = true
+		close(c.queue)
+		close(c.ordered)
+	}
+	c.running.Wait()
+}
+
+// abort ends all goroutines. It may be called at any time, also after finish.
+func (c *chunker) abort() {
+	c.cancel(context.Canceled)
+	c.stop()
+}
+
+// dispatch gets a slot for each job in order, and starts it.
+func (c *chunker) dispatch() {
+	defer c.running.Done()
+	before := make(chan struct{})
+	close(before)
+	for j := range c.queue {
+		if err := c.set.cpu.Acquire(c.ctx); err != nil {
+			c.cancel(err)
+			return
+		}
+		c.running.Add(1)
+		go c.run(j, before)
+		before = j.decided
+	}
+}
+
+// run does the computing of a job.
+func (c *chunker) run(j *job, before <-chan struct{}) {
+	defer c.running.Done()
+	defer c.set.cpu.Release()
+	start := time.Now()
+	for i := range j.ends {
+		j.sums[i] = c.set.digester.Sum(j.chunk(i))
+	}
+	digest := time.Since(start)
+	select {
+	case <-before:
+	case <-c.ctx.Done():
+		return
+	}
+	c.decide(j)
+	close(j.decided)
+	start = time.Now()
+	c.compress(j)
+	compress := time.Since(start)
+	close(j.done)
+	c.spent("digest", digest)
+	c.spent("compress", compress)
+}
+
+// spent counts time for a stage.
+func (c *chunker) spent(stage string, d time.Duration) {
+	c.mu.Lock()
+	c.cpu[stage] += d.Seconds()
+	c.mu.Unlock()
+}
+
+// decide gives every chunk of a job its place in the blob. Jobs come here in order.
+func (c *chunker) decide(j *job) {
+	for i := range j.ends {
+		size := int64(len(j.chunk(i)))
+		index, fresh := c.known.put(&j.sums[i])
+		c.refs = append(c.refs, index)
+		if !fresh {
+			c.deduped++
+			c.saved += size
+			continue
+		}
+		j.fresh = append(j.fresh, freshChunk{at: i, plain: c.plainAt})
+		c.plainAt = align(c.plainAt + size)
+	}
+}
+
+func align(n int64) int64 { return (n + nydusblob.Align - 1) &^ (nydusblob.Align - 1) }
+
+// compress makes the stored form of a job's new chunks.
+func (c *chunker) compress(j *job) {
+	if len(j.fresh) == 0 {
+		return
+	}
+	if cap(j.stored) == 0 {
+		// Room for what grows a little before it is given up.
+		j.stored = make([]byte, 0, cap(j.plain)+cap(j.plain)/128+1024)
+	}
+	for i := range j.fresh {
+		f := &j.fresh[i]
+		p := j.chunk(f.at)
+		f.crc = nydusblob.CRC32C(p)
+		j.stored = c.enc.Append(j.stored, p)
+		f.end = len(j.stored)
+	}
+}
+
+// write writes jobs in order.
+func (c *chunker) write() {
+	defer c.running.Done()
+	for j := range c.ordered {
+		select {
+		case <-j.done:
+		case <-c.ctx.Done():
+			return
+		}
+		start := time.Now()
+		if _, err := c.out.Write(j.stored); err != nil {
+			c.cancel(err)
+			return
+		}
+		c.spent("write", time.Since(start))
+		from := 0
+		for _, f := range j.fresh {
+			size := int64(f.end - from)
+			c.table.Append(nydusblob.Entry{
+				Plain:  blob.Range{Off: f.plain, Len: int64(len(j.chunk(f.at)))},
+				Stored: blob.Range{Off: c.offset, Len: size},
+			})
+			c.crcs = append(c.crcs, f.crc)
+			c.offset += size
+			from = f.end
+		}
+		c.pool.Put(j)
+		<-c.permits
+	}
+}
+
+// knownChunks finds chunks by their digests. It is a table of indexes with open addressing, so that a layer of a
+// million small files takes 40 to 48 bytes for each.
+type knownChunks struct {
+	seed  maphash.Seed // so that nobody can make up chunks that all want one place
+	sums  []byte       // digests by index
+	table []uint32     // index+1; 0 is free
+}
+
+// put returns the index of the chunk with that digest. One that was not known gets the next index.
+func (k *knownChunks) put(sum *[nydusblob.DigestSize]byte) (index uint32, fresh bool) {
+	n := len(k.sums) / nydusblob.DigestSize
+	if n*2 >= len(k.table) {
+		k.grow(max(1024, 2*len(k.table)))
+	}
+	slot := k.slot(sum[:])
+	if i := k.table[slot]; i != 0 {
+		return i - 1, false
+	}
+	k.table[slot] = uint32(n) + 1
+	k.sums = append(k.sums, sum[:]...)
+	return uint32(n), true
+}
+
+// slot returns where a digest is or belongs.
+func (k *knownChunks) slot(sum []byte) uint64 {
+	mask := uint64(len(k.table) - 1)
+	for at := maphash.Bytes(k.seed, sum) & mask; ; at = (at + 1) & mask {
+		i := k.table[at]
+		if i == 0 || bytes.Equal(k.sums[(i-1)*nydusblob.DigestSize:][:nydusblob.DigestSize], sum) {
+			return at
+		}
+	}
+}
+
+func (k *knownChunks) grow(n int) {
+	k.table = make([]uint32, n)
+	for i := 0; i*nydusblob.DigestSize < len(k.sums); i++ {
+		k.table[k.slot(k.sums[i*nydusblob.DigestSize:][:nydusblob.DigestSize])] = uint32(i) + 1
+	}
+}

@@ -1,0 +1,154 @@
+package nydus
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"time"
+
+	"github.com/klauspost/compress/gzip"
+	"github.com/opencontainers/go-digest"
+	"github.com/opencontainers/image-spec/specs-go"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/lazuli-project/lazuli/blob"
+	"github.com/lazuli-project/lazuli/formats"
+)
+
+// gzipLevel of the bootstrap layer, which every start of a container waits for.
+const gzipLevel = 6
+
+// Finish implements [formats.Writer]. The manifest names every layer's blob, in the order of the layers, also those
+// that the merged tree has nothing of, so that the image's history stays right; the bootstrap names only blobs with data
+// that are used.
+func (w *Writer) Finish(ctx context.Context, layers []formats.Layer, src *formats.Manifest, sink formats.Sink) (*formats.Result, error) {
+	if err := w.set.cpu.Acquire(ctx); err != nil {
+		return nil, err
+	}
+	boot, blobs, err := w.merge(layers)
+	var packed []byte
+	var diffID digest.Digest
+	if err == nil {
+		packed, diffID, err = packBootstrap(boot, blobs)
+	}
+	w.set.cpu.Release()
+	if err != nil {
+		return nil, fmt.Errorf("merge: %w", err)
+	}
+	docker := src.Manifest.MediaType == mediaTypeDockerManifest || src.Desc.MediaType == mediaTypeDockerManifest
+	layerType := ocispec.MediaTypeImageLayerGzip
+	manifest := ocispec.Manifest{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest, Annotations: map[string]string{}}
+	if docker {
+		layerType, manifest.MediaType = mediaTypeDockerLayer, mediaTypeDockerManifest
+	}
+	bootLayer := formats.DigestOf(layerType, packed)
+	bootLayer.Annotations = map[string]string{AnnotationBootstrap: "true", AnnotationFSVersion: fsVersion}
+	if err := sink.Put(ctx, bootLayer, packed); err != nil {
+		return nil, err
+	}
+	diffIDs := make([]digest.Digest, 0, len(layers)+1)
+	for _, l := range layers {
+		manifest.Layers = append(manifest.Layers, l.Desc)
+		diffIDs = append(diffIDs, l.Desc.Digest)
+	}
+	manifest.Layers = append(manifest.Layers, bootLayer)
+
+	config, err := newConfig(src.ConfigRaw, append(diffIDs, diffID))
+	if err != nil {
+		return nil, err
+	}
+	manifest.Config = formats.DigestOf(src.Manifest.Config.MediaType, config)
+	if err := sink.Put(ctx, manifest.Config, config); err != nil {
+		return nil, err
+	}
+	maps.Copy(manifest.Annotations, src.Manifest.Annotations)
+	manifest.Annotations[AnnotationFSVersion] = fsVersion
+	manifest.Annotations[AnnotationSourceDigest] = src.Desc.Digest.String()
+	if w.set.sourceRef != "" {
+		manifest.Annotations[AnnotationSourceRef] = w.set.sourceRef
+	}
+	raw, err := json.Marshal(manifest)
+	if err != nil {
+		return nil, fmt.Errorf("manifest: %w", err)
+	}
+	desc := formats.DigestOf(manifest.MediaType, raw)
+	desc.Platform = src.Desc.Platform
+	return &formats.Result{Desc: desc, Manifest: raw, Stats: map[string]int64{
+		"bootstrap_bytes": int64(len(boot)), "bootstrap_layer_bytes": bootLayer.Size, "blobs": int64(len(blobs)),
+	}}, nil
+}
+
+// packBootstrap makes the bootstrap layer: the bootstrap, and the chunk tables of the blobs, so that a runtime needs
+// nothing but data from the blobs.
+func packBootstrap(boot []byte, blobs []*layerData) ([]byte, digest.Digest, error) {
+	var out bytes.Buffer
+	z, err := gzip.NewWriterLevel(&out, gzipLevel)
+	if err != nil {
+		return nil, "", fmt.Errorf("gzip: %w", err)
+	}
+	diffID := digest.SHA256.Digester()
+	t := tar.NewWriter(&hashingWriter{z, diffID.Hash()})
+	add := func(name string, content []byte) error {
+		h := tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: 0o444, Size: int64(len(content)), ModTime: time.Unix(0, 0), Format: tar.FormatUSTAR}
+		if content == nil {
+			h.Typeflag, h.Mode = tar.TypeDir, 0o755
+		}
+		if err := t.WriteHeader(&h); err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+		_, err := t.Write(content)
+		return err
+	}
+	if err := add(bootstrapDir, nil); err != nil {
+		return nil, "", err
+	}
+	if err := add(bootstrapFile, boot); err != nil {
+		return nil, "", err
+	}
+	for _, b := range blobs {
+		if err := add(bootstrapDir+"/"+b.info.ID+metaSuffix, b.table.File(&b.info)); err != nil {
+			return nil, "", err
+		}
+	}
+	if err := t.Close(); err != nil {
+		return nil, "", err
+	}
+	if err := z.Close(); err != nil {
+		return nil, "", err
+	}
+	return out.Bytes(), diffID.Digest(), nil
+}
+
+// newConfig returns the image's configuration with other layers. Everything else of it is kept, also what this version
+// does not know.
+func newConfig(source []byte, diffIDs []digest.Digest) ([]byte, error) {
+	var fields map[string]json.RawMessage
+	if err := json.Unmarshal(source, &fields); err != nil {
+		return nil, fmt.Errorf("config: %w: %w", blob.ErrCorrupt, err)
+	}
+	var err error
+	if fields["rootfs"], err = json.Marshal(ocispec.RootFS{Type: "layers", DiffIDs: diffIDs}); err != nil {
+		return nil, fmt.Errorf("config: %w", err)
+	}
+	if raw, ok := fields["history"]; ok {
+		var history []json.RawMessage
+		if err := json.Unmarshal(raw, &history); err != nil {
+			return nil, fmt.Errorf("config: history: %w: %w", blob.ErrCorrupt, err)
+		}
+		// A history without entries would have fewer layers than the image.
+		if len(history) > 0 {
+			history = append(history, json.RawMessage(`{"created_by":"Nydus Converter","comment":"Nydus Bootstrap Layer"}`))
+			if fields["history"], err = json.Marshal(history); err != nil {
+				return nil, fmt.Errorf("config: history: %w", err)
+			}
+		}
+	}
+	out, err := json.Marshal(fields)
+	if err != nil {
+		return nil, fmt.Errorf("config: %w", err)
+	}
+	return out, nil
+}

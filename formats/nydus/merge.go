@@ -1,0 +1,128 @@
+package nydus
+
+import (
+	"fmt"
+	"hash/maphash"
+	"slices"
+
+	"github.com/lazuli-project/lazuli/blob"
+	"github.com/lazuli-project/lazuli/formats"
+	"github.com/lazuli-project/lazuli/formats/nydus/nydusblob"
+	"github.com/lazuli-project/lazuli/formats/nydus/rafs6"
+	"github.com/lazuli-project/lazuli/tarfs"
+	"github.com/lazuli-project/lazuli/tree"
+)
+
+// chunkRef is a chunk of one of several blobs.
+type chunkRef struct{ blob, index uint32 }
+
+// merge lays the layers over each other and makes the image's bootstrap, and returns the blobs that it names.
+//
+// A chunk that several layers have is taken from the lowest of them. The layers' blobs stay as they are, so that they can be
+// used in other images; but what is read through one of them is not read again through another.
+func (w *Writer) merge(layers []formats.Layer) ([]byte, []*layerData, error) {
+	trees := make([]*tree.Tree, len(layers))
+	numbers := make([]uint32, len(layers))
+	known := make(map[string]uint32) // blobs by id: a layer may be there twice
+	var blobs []*layerData
+	for i, l := range layers {
+		trees[i] = l.Tree
+		data, ok := l.Data.(*layerData)
+		if !ok {
+			return nil, nil, fmt.Errorf("layer %d was not made by this writer: %w", i, blob.ErrUnsupported)
+		}
+		if data.table.Len() == 0 {
+			continue
+		}
+		number, ok := known[data.info.ID]
+		if !ok {
+			number = uint32(len(blobs))
+			known[data.info.ID] = number
+			blobs = append(blobs, data)
+		}
+		numbers[i] = number
+	}
+	merged, err := tarfs.MergeBlobs(trees, func(layer int, _ uint32) uint32 { return numbers[layer] })
+	if err != nil {
+		return nil, nil, err
+	}
+	crcs := shareChunks(merged, blobs, int64(w.set.chunkSize))
+	used := make([]bool, len(blobs))
+	_ = merged.Nodes(func(n *tree.Node) error {
+		for _, x := range n.Extents {
+			used[x.Blob] = true
+		}
+		return nil
+	})
+	spec := &rafs6.Spec{Tree: merged, ChunkSize: uint32(w.set.chunkSize), Compressor: w.set.compressor, Digester: w.set.digester, Prefetch: w.set.prefetch}
+	var kept []*layerData
+	renumber := make([]uint32, len(blobs))
+	for i, b := range blobs {
+		if !used[i] {
+			continue
+		}
+		renumber[i] = uint32(len(kept))
+		kept = append(kept, b)
+		spec.Blobs = append(spec.Blobs, rafs6.Blob{Info: b.info, Table: b.table, Digests: nydusblob.Digests{Sums: b.digests.Sums, CRC32C: crcs[i]}})
+	}
+	if len(kept) < len(blobs) {
+		merged.MapBlobs(func(i uint32) uint32 { return renumber[i] })
+	}
+	boot, err := rafs6.Build(spec)
+	return boot, kept, err
+}
+
+// shareChunks makes files refer to the lowest blob that has a chunk. It returns the CRCs of the chunks by blob.
+func shareChunks(t *tree.Tree, blobs []*layerData, unit int64) [][]uint32 {
+	crcs := make([][]uint32, len(blobs))
+	moved := make([]map[uint32]chunkRef, len(blobs))
+	first := knownChunks{seed: maphash.MakeSeed()}
+	var places []chunkRef
+	for i, b := range blobs {
+		crcs[i] = b.digests.CRC32C
+		for k := range b.table.Len() {
+			sum := (*[nydusblob.DigestSize]byte)(b.digests.Sums[k*nydusblob.DigestSize:])
+			n, fresh := first.put(sum)
+			if fresh {
+				places = append(places, chunkRef{uint32(i), uint32(k)})
+				continue
+			}
+			if moved[i] == nil {
+				moved[i] = make(map[uint32]chunkRef)
+			}
+			moved[i][uint32(k)] = places[n]
+		}
+	}
+	if !slices.ContainsFunc(moved, func(m map[uint32]chunkRef) bool { return m != nil }) {
+		return crcs
+	}
+	for i := range crcs {
+		crcs[i] = slices.Clone(crcs[i])
+	}
+	_ = t.Nodes(func(n *tree.Node) error {
+		if !slices.ContainsFunc(n.Extents, func(x tree.Extent) bool { return moved[x.Blob] != nil }) {
+			return nil
+		}
+		old := n.Extents
+		n.Extents = nil
+		for _, x := range old {
+			table := blobs[x.Blob].table
+			k := table.Find(x.Offset)
+			for x.Length > 0 {
+				part := tree.Extent{Blob: x.Blob, Offset: x.Offset, Length: min(unit, x.Length)}
+				x.Offset, x.Length = x.Offset+part.Length, x.Length-part.Length
+				if to, ok := moved[x.Blob][uint32(k)]; ok {
+					part.Blob, part.Offset = to.blob, blobs[to.blob].table.Entry(int(to.index)).Plain.Off
+					// A layer that is taken up again knows the CRC only of chunks that its own files have.
+					if crcs[to.blob][to.index] == 0 {
+						crcs[to.blob][to.index] = crcs[x.Blob][k]
+					}
+				}
+				n.AppendExtent(part)
+				k++
+			}
+		}
+		return nil
+	})
+	return crcs
+}

@@ -1,0 +1,100 @@
+package nydus
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/klauspost/compress/zstd"
+
+	"github.com/lazuli-project/lazuli/formats"
+	"github.com/lazuli-project/lazuli/formats/nydus/nydusblob"
+)
+
+// Options of a [Writer]. The zero value is what is recommended.
+type Options struct {
+	// Compression of chunks: "zstd" (default), "lz4" or "none".
+	Compression string
+	// Level of zstd, 1 to 19 as in the zstd tool; it is rounded to one of four. Default 3.
+	Level int
+	// ChunkSize in bytes, a power of two from 4 KiB to 16 MiB. Default 1 MiB.
+	ChunkSize int
+	// Digest of chunks: "blake3" (default) or "sha256".
+	Digest string
+	// PrefetchPaths are what runtimes read in advance: files, and directories with all that is below them. Default "/".
+	PrefetchPaths []string
+	// SourceReference names the source image in an annotation of the manifest; "" leaves it out.
+	SourceReference string
+	// CPU bounds the cores that are used, together with other users of it. Default GOMAXPROCS of its own. The caller
+	// of a LayerWriter must not hold one of its slots.
+	CPU *formats.CPU
+}
+
+const (
+	defaultChunkSize = 1 << 20
+	defaultLevel     = 3
+	maxLevel         = 19
+)
+
+// settings are Options that have been checked.
+type settings struct {
+	compressor nydusblob.Compressor
+	digester   nydusblob.Digester
+	level      int
+	chunkSize  int
+	prefetch   []string
+	sourceRef  string
+	cpu        *formats.CPU
+}
+
+// validate checks the options and puts in the defaults.
+func (o Options) validate() (settings, error) {
+	s := settings{level: o.Level, chunkSize: o.ChunkSize, prefetch: o.PrefetchPaths, sourceRef: o.SourceReference, cpu: o.CPU}
+	switch o.Compression {
+	case "", "zstd":
+		s.compressor = nydusblob.CompressorZstd
+	case "lz4":
+		s.compressor = nydusblob.CompressorLZ4
+	case "none":
+		s.compressor = nydusblob.CompressorNone
+	default:
+		return s, fmt.Errorf("nydus: compression %q: zstd, lz4 and none are possible", o.Compression)
+	}
+	switch o.Digest {
+	case "", "blake3":
+		s.digester = nydusblob.DigesterBlake3
+	case "sha256":
+		s.digester = nydusblob.DigesterSHA256
+	default:
+		return s, fmt.Errorf("nydus: digest %q: blake3 and sha256 are possible", o.Digest)
+	}
+	if s.level == 0 {
+		s.level = defaultLevel
+	}
+	if s.level < 1 || s.level > maxLevel {
+		return s, fmt.Errorf("nydus: level %d: 1 to %d are possible", s.level, maxLevel)
+	}
+	if s.chunkSize == 0 {
+		s.chunkSize = defaultChunkSize
+	}
+	if n := s.chunkSize; n < nydusblob.MinChunkSize || n > nydusblob.MaxChunkSize || n&(n-1) != 0 {
+		return s, fmt.Errorf("nydus: chunk size %d: powers of two from %d to %d are possible", n, nydusblob.MinChunkSize, nydusblob.MaxChunkSize)
+	}
+	if s.prefetch == nil {
+		s.prefetch = []string{"/"}
+	}
+	if s.cpu == nil {
+		s.cpu = formats.NewCPU(0)
+	}
+	return s, nil
+}
+
+// version names everything that the bytes of a layer depend on.
+func (s *settings) version() string {
+	v := fmt.Sprintf("nydus6-%d-%s", layerVersion, s.compressor)
+	if s.compressor == nydusblob.CompressorZstd {
+		v += fmt.Sprintf(".%s", strings.ToLower(s.zstdLevel().String()))
+	}
+	return fmt.Sprintf("%s-%s-%d", v, s.digester, s.chunkSize)
+}
+
+func (s *settings) zstdLevel() zstd.EncoderLevel { return zstd.EncoderLevelFromZstd(s.level) }

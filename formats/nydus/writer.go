@@ -1,0 +1,272 @@
+package nydus
+
+import (
+	"context"
+	"fmt"
+	"sync"
+
+	"github.com/klauspost/compress/zstd"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/lazuli-project/lazuli/blob"
+	"github.com/lazuli-project/lazuli/formats"
+	"github.com/lazuli-project/lazuli/formats/nydus/nydusblob"
+	"github.com/lazuli-project/lazuli/formats/nydus/rafs6"
+	"github.com/lazuli-project/lazuli/tarfs"
+	"github.com/lazuli-project/lazuli/tree"
+)
+
+// layerVersion changes with what is written for a layer.
+const layerVersion = 1
+
+// Writer makes Nydus images. It may be used concurrently. See [Options] for what is made.
+type Writer struct {
+	set  settings
+	enc  *nydusblob.Encoder // of chunks
+	meta *nydusblob.Encoder // of bootstraps
+	pool sync.Pool          // of *job
+}
+
+var (
+	_ formats.Writer   = (*Writer)(nil)
+	_ formats.Reopener = (*Writer)(nil)
+)
+
+// NewWriter returns a writer.
+func NewWriter(o Options) (*Writer, error) {
+	set, err := o.validate()
+	if err != nil {
+		return nil, err
+	}
+	w := &Writer{set: set}
+	if w.enc, err = nydusblob.NewEncoder(set.compressor, set.zstdLevel(), set.cpu.Size(), set.chunkSize); err != nil {
+		return nil, err
+	}
+	if w.meta, err = nydusblob.NewEncoder(nydusblob.CompressorZstd, zstd.SpeedDefault, set.cpu.Size(), nydusblob.MaxChunkSize); err != nil {
+		return nil, err
+	}
+	return w, nil
+}
+
+// Name implements [formats.Writer].
+func (*Writer) Name() string { return Name }
+
+// Version implements [formats.Writer]. Prefetch paths and the source's name are in the image, not in its layers.
+func (w *Writer) Version() string { return w.set.version() }
+
+// Layer implements [formats.Writer].
+func (w *Writer) Layer(ctx context.Context, _ formats.LayerSource, _ []formats.Layer, sink formats.Sink) (formats.LayerWriter, error) {
+	obj, err := sink.Create(ctx, MediaTypeBlob)
+	if err != nil {
+		return nil, err
+	}
+	lw := &layerWriter{w: w, ctx: ctx, obj: obj}
+	lw.out = newSectionWriter(obj)
+	lw.chunks = newChunker(ctx, w, lw.out)
+	return lw, nil
+}
+
+// layerData is what a layer has for the merge.
+type layerData struct {
+	info    nydusblob.Info // as in a merged bootstrap; unused without chunks
+	table   *nydusblob.Table
+	digests nydusblob.Digests
+}
+
+// layerDesc returns the descriptor of a layer's blob as it stands in the manifest.
+func layerDesc(d ocispec.Descriptor) ocispec.Descriptor {
+	return ocispec.Descriptor{MediaType: MediaTypeBlob, Digest: d.Digest, Size: d.Size, Annotations: map[string]string{AnnotationBlob: "true"}}
+}
+
+// layerWriter converts one layer.
+type layerWriter struct {
+	w      *Writer
+	ctx    context.Context //nolint:containedctx // of the layer's conversion: LayerWriter's methods take none
+	obj    formats.ObjectWriter
+	out    *sectionWriter
+	chunks *chunker
+	files  []layerFile
+	drop   bool // the content of the current entry has no node
+	stats  formats.LayerStats
+}
+
+// layerFile is a file with content.
+type layerFile struct {
+	node  *tree.Node
+	size  int64
+	first uint32 // number of its first chunk
+}
+
+// Entry implements [formats.LayerWriter].
+func (l *layerWriter) Entry(e *tarfs.Entry, node *tree.Node) error {
+	if err := l.chunks.begin(0); err != nil {
+		return err
+	}
+	l.stats.Entries++
+	l.drop = node == nil
+	if e.Size == 0 || l.drop {
+		return nil
+	}
+	l.stats.Plain += e.Size
+	l.files = append(l.files, layerFile{node, e.Size, uint32(l.chunks.count)})
+	return l.chunks.begin(e.Size)
+}
+
+// Data implements [formats.LayerWriter].
+func (l *layerWriter) Data(p []byte) error {
+	if l.drop {
+		return nil
+	}
+	return l.chunks.add(p)
+}
+
+// Abort implements [formats.LayerWriter].
+func (l *layerWriter) Abort() {
+	l.chunks.abort()
+	l.obj.Abort()
+}
+
+// Close implements [formats.LayerWriter].
+func (l *layerWriter) Close(t *tree.Tree) (formats.Layer, error) {
+	defer l.chunks.abort() // frees its context
+	if err := l.chunks.finish(); err != nil {
+		return formats.Layer{}, err
+	}
+	// What follows computes as one.
+	if err := l.w.set.cpu.Acquire(l.ctx); err != nil {
+		return formats.Layer{}, err
+	}
+	data, err := l.writeSections(t)
+	l.w.set.cpu.Release()
+	if err != nil {
+		return formats.Layer{}, err
+	}
+	dgst, size, err := l.obj.Commit(l.ctx)
+	if err != nil {
+		return formats.Layer{}, err
+	}
+	data.info.ID, data.info.StoredSize = dgst.Encoded(), uint64(size)
+	data.info.Features &^= nydusblob.FeatureInlinedMeta
+	l.stats.Stored, l.stats.CPU = size, l.chunks.cpu
+	l.stats.Chunks, l.stats.Deduped, l.stats.DedupedSize = int64(l.chunks.count), l.chunks.deduped, l.chunks.saved
+	return formats.Layer{Desc: layerDesc(ocispec.Descriptor{Digest: dgst, Size: size}), Tree: t, Data: data, Stats: l.stats}, nil
+}
+
+// setExtents gives the files their places in the blob.
+func (l *layerWriter) setExtents() {
+	c := l.chunks
+	unit := int64(l.w.set.chunkSize)
+	var slab []tree.Extent // one allocation for many files
+	for _, f := range l.files {
+		n := int((f.size + unit - 1) / unit)
+		if cap(slab)-len(slab) < n {
+			slab = make([]tree.Extent, 0, max(n, 1024))
+		}
+		f.node.Extents = slab[len(slab) : len(slab) : len(slab)+n]
+		for _, index := range c.refs[f.first:][:n] {
+			p := c.table.Entry(int(index)).Plain
+			f.node.AppendExtent(tree.Extent{Offset: p.Off, Length: p.Len})
+		}
+		slab = slab[:len(slab)+len(f.node.Extents)]
+	}
+	l.files, c.refs = nil, nil
+}
+
+// writeSections writes what follows the chunks, and returns what is needed to merge the layer. The info in it is as in
+// the layer's own bootstrap.
+func (l *layerWriter) writeSections(t *tree.Tree) (*layerData, error) {
+	l.setExtents()
+	t.CountLinks()
+	c, set := l.chunks, &l.w.set
+	data := &layerData{table: &c.table, digests: nydusblob.Digests{Sums: c.known.sums, CRC32C: c.crcs}}
+	spec := &rafs6.Spec{Tree: t, ChunkSize: uint32(set.chunkSize), Compressor: set.compressor, Digester: set.digester, Prefetch: []string{"/"}}
+	if c.table.Len() > 0 {
+		if err := l.writeData(data); err != nil {
+			return nil, err
+		}
+		spec.Blobs = []rafs6.Blob{{Info: data.info, Table: data.table, Digests: data.digests}}
+	}
+	boot, err := rafs6.Build(spec)
+	if err != nil {
+		return nil, fmt.Errorf("bootstrap: %w", err)
+	}
+	if err := l.out.section(nydusblob.SectionBootstrap, boot, l.w.meta, nydusblob.CompressorZstd); err != nil {
+		return nil, err
+	}
+	return data, l.out.writeTOC()
+}
+
+// writeData ends the chunks and writes their table and digests.
+func (l *layerWriter) writeData(data *layerData) error {
+	c, set := l.chunks, &l.w.set
+	info := &data.info
+	*info = nydusblob.Info{ID: nydusblob.InlinedID, ChunkSize: uint32(set.chunkSize), ChunkCount: uint32(c.table.Len()),
+		Compressor: set.compressor, Digester: set.digester, PlainSize: uint64(c.table.PlainSize()), Features: layerFeatures}
+	if err := l.out.endData(c.table.PlainSize()); err != nil {
+		return err
+	}
+	info.CIOffset = uint64(l.out.offset)
+	raw := c.table.Bytes()
+	stored := l.w.enc.Append(nil, raw)
+	info.CISize, info.CIStoredSize = uint64(len(raw)), uint64(len(stored))
+	if len(stored) < len(raw) {
+		info.CICompressor = set.compressor
+	}
+	if err := l.out.meta(raw, stored, info.CICompressor, c.table.AppendHeader(nil, info)); err != nil {
+		return err
+	}
+	if err := l.out.section(nydusblob.SectionDigest, data.digests.Sums, nil, nydusblob.CompressorNone); err != nil {
+		return err
+	}
+	info.StoredSize = uint64(l.out.offset) // where the bootstrap begins
+	return nil
+}
+
+const layerFeatures = nydusblob.FeatureAligned | nydusblob.FeatureInlinedMeta | nydusblob.FeatureInlinedDigest |
+	nydusblob.FeatureTarHeader | nydusblob.FeatureTOC | nydusblob.FeatureCapTarTOC
+
+// Reopen implements [formats.Reopener]. It reads what follows the chunks.
+func (w *Writer) Reopen(ctx context.Context, desc ocispec.Descriptor, src blob.Source) (formats.Layer, error) {
+	fail := func(err error) (formats.Layer, error) {
+		return formats.Layer{}, fmt.Errorf("layer %s: %w", desc.Digest, err)
+	}
+	boot, err := readLayerBootstrap(ctx, src)
+	if err != nil {
+		return fail(err)
+	}
+	b, err := rafs6.Parse(boot)
+	if err != nil {
+		return fail(err)
+	}
+	data := &layerData{table: &nydusblob.Table{}}
+	layer := formats.Layer{Desc: layerDesc(desc), Tree: b.Tree, Data: data, Stats: formats.LayerStats{Stored: src.Size()}}
+	if len(b.Blobs) > 1 || int(b.ChunkSize) != w.set.chunkSize || b.Digester() != w.set.digester || b.Compressor() != w.set.compressor {
+		return fail(fmt.Errorf("made with other options: %w", blob.ErrUnsupported))
+	}
+	if len(b.Blobs) == 0 {
+		return layer, nil
+	}
+	decoder, err := nydusblob.NewDecoder()
+	if err != nil {
+		return fail(err)
+	}
+	info := b.Blobs[0]
+	if data.table, err = readTable(ctx, src, &info, decoder); err != nil {
+		return fail(err)
+	}
+	if err := b.Check(0, data.table); err != nil {
+		return fail(err)
+	}
+	data.digests = b.Digests(0, data.table.Len())
+	if data.digests.Sums, err = readDigests(ctx, src, data.table.Len(), decoder); err != nil {
+		return fail(err)
+	}
+	if data.digests.Sums == nil || info.Features != layerFeatures {
+		return fail(fmt.Errorf("made with other options: %w", blob.ErrUnsupported))
+	}
+	info.ID, info.StoredSize = desc.Digest.Encoded(), uint64(src.Size())
+	info.Features &^= nydusblob.FeatureInlinedMeta
+	data.info = info
+	layer.Stats.Chunks = int64(data.table.Len())
+	return layer, nil
+}
