@@ -39,6 +39,13 @@ type Reopener interface {
 	Reopen(ctx context.Context, desc ocispec.Descriptor, src blob.Source) (Layer, error)
 }
 
+// IndexMarker is the optional ability of a [Writer] to mark its images in an index, so that runtimes that know the format
+// find them and others pass them over.
+type IndexMarker interface {
+	// MarkIndexEntry returns the descriptor with the format's artifact type and platform features.
+	MarkIndexEntry(d ocispec.Descriptor) ocispec.Descriptor
+}
+
 // LayerSource says which layer is converted.
 type LayerSource struct {
 	Desc  ocispec.Descriptor // as in the source manifest

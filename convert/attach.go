@@ -1,0 +1,140 @@
+package convert
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+
+	"github.com/opencontainers/go-digest"
+	"github.com/opencontainers/image-spec/specs-go"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/lazuli-project/lazuli/formats"
+	"github.com/lazuli-project/lazuli/store"
+)
+
+// dress gives a finished manifest what the way of attaching asks for.
+func (c *conversion) dress(out Output, im *sourceImage, fin *formats.Result) (ocispec.Descriptor, []byte, error) {
+	desc, raw := fin.Desc, fin.Manifest
+	if c.opt.Attach == AttachReferrer {
+		var m ocispec.Manifest
+		if err := json.Unmarshal(raw, &m); err != nil {
+			return desc, nil, fmt.Errorf("manifest: %w", err)
+		}
+		// Without the platform, which some registries refuse in a subject.
+		m.Subject = &ocispec.Descriptor{MediaType: im.src.Desc.MediaType, Digest: im.src.Desc.Digest, Size: im.src.Desc.Size}
+		if e, ok := out.Writer.(formats.IndexMarker); ok {
+			m.ArtifactType = e.MarkIndexEntry(ocispec.Descriptor{}).ArtifactType
+		}
+		var err error
+		if raw, err = json.Marshal(m); err != nil {
+			return desc, nil, fmt.Errorf("manifest: %w", err)
+		}
+		desc = formats.DigestOf(desc.MediaType, raw)
+	}
+	desc.Platform = im.src.Desc.Platform
+	return desc, raw, nil
+}
+
+// attach makes the output's target name the converted images, and returns what it names.
+func (c *conversion) attach(ctx context.Context, out Output, s *source, made []ocispec.Descriptor) (ocispec.Descriptor, error) {
+	var top ocispec.Descriptor
+	var err error
+	switch c.opt.Attach {
+	case AttachTag:
+		top, err = c.attachTag(ctx, out, s, made)
+	case AttachIndex:
+		top, err = c.attachIndex(ctx, out, s, made)
+	case AttachReferrer:
+		if err = store.Copy(ctx, out.Target, c.src, s.desc, store.CopyOptions{Concurrency: c.opt.Jobs}); err == nil {
+			top = s.desc
+		}
+	default:
+		err = fmt.Errorf("unknown way to attach: %q", c.opt.Attach)
+	}
+	if err != nil {
+		return top, err
+	}
+	return top, out.Target.Tag(ctx, top, "")
+}
+
+// attachTag names the image alone, or an index of the images and of what the source's index carries beside them.
+func (c *conversion) attachTag(ctx context.Context, out Output, s *source, made []ocispec.Descriptor) (ocispec.Descriptor, error) {
+	if s.index == nil || len(made) == 1 && len(s.carried) == 0 {
+		return made[0], nil
+	}
+	entries := made
+	carried, err := c.carry(ctx, out, s, made)
+	if err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	return c.putIndex(ctx, out, s, append(entries, carried...))
+}
+
+// carry copies what stands beside the images in the source's index. Attestations of an image that was converted are pointed
+// at the converted one; those of images that were left out stay behind.
+func (c *conversion) carry(ctx context.Context, out Output, s *source, made []ocispec.Descriptor) ([]ocispec.Descriptor, error) {
+	becomes := make(map[digest.Digest]digest.Digest)
+	for i, im := range s.images {
+		becomes[im.src.Desc.Digest] = made[i].Digest
+	}
+	var entries []ocispec.Descriptor
+	for _, d := range s.carried {
+		if of := d.Annotations[annotationReferenceDigest]; of != "" {
+			target, ok := becomes[digest.Digest(of)]
+			if !ok {
+				continue
+			}
+			d.Annotations = maps.Clone(d.Annotations)
+			d.Annotations[annotationReferenceDigest] = target.String()
+		}
+		if err := store.Copy(ctx, out.Target, c.src, d, store.CopyOptions{Concurrency: c.opt.Jobs}); err != nil {
+			return nil, fmt.Errorf("carry %s along: %w", d.Digest, err)
+		}
+		entries = append(entries, d)
+	}
+	return entries, nil
+}
+
+// attachIndex names an index that has the source's manifests first, so that runtimes that do not know the format take those.
+func (c *conversion) attachIndex(ctx context.Context, out Output, s *source, made []ocispec.Descriptor) (ocispec.Descriptor, error) {
+	if err := store.Copy(ctx, out.Target, c.src, s.desc, store.CopyOptions{Concurrency: c.opt.Jobs}); err != nil {
+		return ocispec.Descriptor{}, fmt.Errorf("copy the source: %w", err)
+	}
+	var entries []ocispec.Descriptor
+	if s.index != nil {
+		entries = append(entries, s.index.Index.Manifests...)
+	} else {
+		entries = append(entries, s.images[0].src.Desc)
+	}
+	for _, d := range made {
+		if e, ok := out.Writer.(formats.IndexMarker); ok {
+			d = e.MarkIndexEntry(d)
+		}
+		entries = append(entries, d)
+	}
+	return c.putIndex(ctx, out, s, entries)
+}
+
+// putIndex stores an index with the source's media type and annotations.
+func (c *conversion) putIndex(ctx context.Context, out Output, s *source, entries []ocispec.Descriptor) (ocispec.Descriptor, error) {
+	x := ocispec.Index{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex, Manifests: entries}
+	for i := range x.Manifests {
+		if a := x.Manifests[i].Annotations; a[ocispec.AnnotationRefName] != "" { // a layout's own note, no part of the image
+			a = maps.Clone(a)
+			delete(a, ocispec.AnnotationRefName)
+			x.Manifests[i].Annotations = a
+		}
+	}
+	if s.index != nil {
+		x.Annotations = s.index.Index.Annotations
+		x.MediaType = s.index.Desc.MediaType
+	}
+	raw, err := json.Marshal(x)
+	if err != nil {
+		return ocispec.Descriptor{}, fmt.Errorf("index: %w", err)
+	}
+	desc := formats.DigestOf(x.MediaType, raw)
+	return desc, out.Target.Put(ctx, desc, raw)
+}

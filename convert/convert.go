@@ -1,0 +1,207 @@
+package convert
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/lazuli-project/lazuli/blob"
+	"github.com/lazuli-project/lazuli/formats"
+	"github.com/lazuli-project/lazuli/store"
+)
+
+// conversion is one call of [Convert].
+type conversion struct {
+	src     store.Source
+	outputs []Output
+	opt     Options
+}
+
+// Convert converts what src names for every output. Targets are committed, and not closed. On an error nothing is tagged;
+// blobs that were stored stay and are used by the next try.
+func Convert(ctx context.Context, src store.Source, outputs []Output, opt Options) (*Result, error) {
+	opt.setDefaults()
+	c := &conversion{src: src, outputs: outputs, opt: opt}
+	begin := time.Now()
+	s, err := c.plan(ctx)
+	if err != nil {
+		return nil, err
+	}
+	res := &Result{}
+	made := make([][]ocispec.Descriptor, len(outputs)) // by output and image
+	for _, im := range s.images {
+		images, err := c.image(ctx, im)
+		if err != nil {
+			return nil, fmt.Errorf("image %s%s: %w", im.src.Desc.Digest, onPlatform(im.platform), err)
+		}
+		for o := range outputs {
+			made[o] = append(made[o], images[o].Desc)
+		}
+		res.Images = append(res.Images, images...)
+	}
+	for o, out := range outputs {
+		tagged, err := c.attach(ctx, out, s, made[o])
+		if err != nil {
+			return nil, err
+		}
+		res.Tagged = append(res.Tagged, tagged)
+	}
+	for _, out := range outputs {
+		if err := out.Target.Commit(ctx); err != nil {
+			return nil, err
+		}
+	}
+	res.Wall = time.Since(begin)
+	return res, nil
+}
+
+func onPlatform(p string) string {
+	if p == "" {
+		return ""
+	}
+	return " for " + p
+}
+
+// image converts one image for all outputs.
+func (c *conversion) image(ctx context.Context, im *sourceImage) ([]Image, error) {
+	layers, reused, err := c.layers(ctx, im)
+	if err != nil {
+		return nil, err
+	}
+	images := make([]Image, len(c.outputs))
+	for o, out := range c.outputs {
+		fin, err := out.Writer.Finish(ctx, layers[o], im.src, out.Target)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", out.Writer.Name(), err)
+		}
+		desc, raw, err := c.dress(out, im, fin)
+		if err != nil {
+			return nil, err
+		}
+		if err := out.Target.Put(ctx, desc, raw); err != nil {
+			return nil, err
+		}
+		if c.opt.BeforeTag != nil {
+			if err := c.opt.BeforeTag(ctx, out, desc, im.src.Desc); err != nil {
+				return nil, err
+			}
+		}
+		images[o] = Image{Format: out.Writer.Name(), Platform: im.platform, Source: im.src.Desc, Desc: desc, Stats: fin.Stats}
+		for i, l := range layers[o] {
+			images[o].Layers = append(images[o].Layers, LayerResult{
+				Source: im.src.Manifest.Layers[i], Desc: l.Desc, Reused: reused[o][i], LayerStats: l.Stats,
+			})
+			images[o].SourceSize += im.src.Manifest.Layers[i].Size
+			images[o].Size += l.Desc.Size
+		}
+		images[o].Size += fin.Stats["bootstrap_layer_bytes"]
+	}
+	return images, nil
+}
+
+// layers converts the layers of an image. Results are by output and layer.
+func (c *conversion) layers(ctx context.Context, im *sourceImage) ([][]formats.Layer, [][]bool, error) {
+	n := len(im.src.Manifest.Layers)
+	if got := len(im.src.Config.RootFS.DiffIDs); got != n {
+		return nil, nil, fmt.Errorf("manifest with %d layers, config with %d diff IDs: %w", n, got, blob.ErrCorrupt)
+	}
+	result := make([][]formats.Layer, len(c.outputs))
+	reused := make([][]bool, len(c.outputs))
+	for o := range c.outputs {
+		result[o] = make([]formats.Layer, n)
+		reused[o] = make([]bool, n)
+	}
+	// A layer that stands twice in an image is converted once.
+	first := make(map[digest.Digest]int)
+	var order []int
+	for i, d := range im.src.Manifest.Layers {
+		if _, ok := first[d.Digest]; !ok {
+			first[d.Digest] = i
+			order = append(order, i)
+		}
+	}
+	// The largest first: they would be alone on the cores at the end.
+	slices.SortStableFunc(order, func(a, b int) int {
+		return -cmp.Compare(im.src.Manifest.Layers[a].Size, im.src.Manifest.Layers[b].Size)
+	})
+	group, gctx := errgroup.WithContext(ctx)
+	group.SetLimit(c.opt.Jobs)
+	for _, i := range order {
+		group.Go(func() error {
+			j := &layerJob{c: c, image: im, index: i, desc: im.src.Manifest.Layers[i], diffID: im.src.Config.RootFS.DiffIDs[i]}
+			for o := range c.outputs {
+				l, ok := c.known(gctx, o, j.desc)
+				result[o][i], reused[o][i] = l, ok
+				if !ok {
+					j.outputs = append(j.outputs, o)
+				}
+			}
+			if len(j.outputs) == 0 {
+				j.progress(Reused, j.desc.Size)
+				return nil
+			}
+			layers, err := j.run(gctx, make([][]formats.Layer, len(c.outputs)))
+			if err != nil {
+				return err
+			}
+			for k, o := range j.outputs {
+				result[o][i] = layers[k]
+				c.remember(gctx, o, j.desc, layers[k].Desc)
+			}
+			return nil
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return nil, nil, err
+	}
+	for i, d := range im.src.Manifest.Layers {
+		for o := range c.outputs {
+			result[o][i], reused[o][i] = result[o][first[d.Digest]], reused[o][first[d.Digest]] || first[d.Digest] != i
+		}
+	}
+	return result, reused, nil
+}
+
+func (c *conversion) key(o int, src ocispec.Descriptor) Key {
+	w := c.outputs[o].Writer
+	return Key{Source: src.Digest, Format: w.Name(), Writer: w.Version()}
+}
+
+// known returns a layer that was converted before and that the target still has. Whatever goes wrong, the
+// layer is converted anew.
+func (c *conversion) known(ctx context.Context, o int, src ocispec.Descriptor) (formats.Layer, bool) {
+	re, ok := c.outputs[o].Writer.(formats.Reopener)
+	if !ok || c.opt.Record == nil {
+		return formats.Layer{}, false
+	}
+	desc, ok, err := c.opt.Record.Lookup(ctx, c.key(o, src))
+	if err != nil || !ok {
+		return formats.Layer{}, false
+	}
+	t := c.outputs[o].Target
+	if has, err := t.Exists(ctx, desc); err != nil || !has {
+		return formats.Layer{}, false
+	}
+	s, err := t.Open(ctx, desc)
+	if err != nil {
+		return formats.Layer{}, false
+	}
+	l, err := re.Reopen(ctx, desc, s)
+	return l, err == nil
+}
+
+func (c *conversion) remember(ctx context.Context, o int, src, blob ocispec.Descriptor) {
+	if c.opt.Record != nil && blob.Digest != "" {
+		_ = c.opt.Record.Store(ctx, c.key(o, src), blob)
+	}
+}
+
+// ErrNothingToConvert: no image of the source is for the wanted platforms, or all are converted already.
+var ErrNothingToConvert = errors.New("nothing to convert")

@@ -1,0 +1,192 @@
+package convert
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/lazuli-project/lazuli/blob"
+	"github.com/lazuli-project/lazuli/flate"
+	"github.com/lazuli-project/lazuli/formats"
+	"github.com/lazuli-project/lazuli/tarfs"
+)
+
+// Stages of a layer's conversion, beside those of the writers, as they stand in figures.
+const (
+	stageRead    = "read"    // waiting for the source, and verifying the stored bytes
+	stageInflate = "inflate" // without stageRead
+	stageDiffID  = "diff_id" // digest of the inflated bytes
+	stageParse   = "parse"   // tar, tree, and handing bytes to the writers, with waiting for them
+)
+
+// progressStep is how many stored bytes pass between two calls of OnProgress.
+const progressStep = 256 << 10
+
+// layerJob is one layer of one image.
+type layerJob struct {
+	c       *conversion
+	image   *sourceImage
+	index   int
+	desc    ocispec.Descriptor
+	diffID  digest.Digest
+	outputs []int // numbers of the outputs that need the layer converted
+}
+
+// run converts the layer for its outputs with one download and one inflation.
+func (j *layerJob) run(ctx context.Context, parents [][]formats.Layer) (_ []formats.Layer, err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("layer %d (%s): %w", j.index, j.desc.Digest, err)
+		}
+	}()
+	stored, err := j.c.src.Fetch(ctx, j.desc)
+	if err != nil {
+		return nil, err
+	}
+	defer stored.Close() //nolint:errcheck // what matters of it was read to its end
+	begin := time.Now()
+	counted := &countingReader{r: stored, step: func(n int64) { j.progress(Converting, n) }}
+	plain, err := flate.NewReader(counted)
+	if err != nil {
+		return nil, err
+	}
+	defer plain.Close() //nolint:errcheck // frees memory only
+	hashed := &hashedPieces{r: plain, h: sha256.New()}
+
+	writers := make([]formats.LayerWriter, 0, len(j.outputs))
+	defer func() {
+		for _, w := range writers {
+			w.Abort()
+		}
+	}()
+	for _, o := range j.outputs {
+		w, err := j.c.outputs[o].Writer.Layer(ctx, formats.LayerSource{Desc: j.desc, Index: j.index}, parents[o], j.c.outputs[o].Target)
+		if err != nil {
+			return nil, err
+		}
+		writers = append(writers, w)
+	}
+	builder := tarfs.NewBuilder()
+	if err := feed(ctx, tarfs.NewReader(hashed), builder, writers); err != nil {
+		return nil, err
+	}
+	if got := digest.NewDigest(digest.SHA256, hashed.h); j.diffID != "" && got != j.diffID {
+		return nil, fmt.Errorf("uncompressed bytes have digest %s, the config says %s: %w", got, j.diffID, blob.ErrDigest)
+	}
+	t := builder.Tree()
+	produced := time.Since(begin)
+	layers := make([]formats.Layer, len(writers))
+	for i, w := range writers {
+		if layers[i], err = w.Close(t); err != nil {
+			return nil, err
+		}
+		stage := layers[i].Stats.CPU
+		if stage == nil {
+			stage = make(map[string]float64)
+			layers[i].Stats.CPU = stage
+		}
+		stage[stageRead] = counted.waited.Seconds()
+		stage[stageInflate] = (hashed.inflating - counted.waited).Seconds()
+		stage[stageDiffID] = hashed.hashing.Seconds()
+		stage[stageParse] = (produced - hashed.inflating - hashed.hashing).Seconds()
+	}
+	j.progress(Converted, j.desc.Size)
+	return layers, nil
+}
+
+func (j *layerJob) progress(s State, done int64) {
+	if f := j.c.opt.OnProgress; f != nil {
+		f(Progress{
+			Platform: j.image.platform, Layer: j.index, Layers: len(j.image.src.Manifest.Layers), State: s, Done: done, Total: j.desc.Size,
+		})
+	}
+}
+
+// feed reads a whole layer and gives it to the tree and to every writer.
+func feed(ctx context.Context, r *tarfs.Reader, b *tarfs.Builder, writers []formats.LayerWriter) error {
+	for n := 0; ; n++ {
+		if n&1023 == 0 && ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		e, err := r.Next()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		node, err := b.Add(e)
+		if err != nil {
+			return err
+		}
+		for _, w := range writers {
+			if err := w.Entry(e, node); err != nil {
+				return fmt.Errorf("entry %d (%q): %w", e.Index, e.Name, err)
+			}
+		}
+		for e.Size > 0 {
+			p, err := r.Data()
+			if errors.Is(err, io.EOF) {
+				break
+			}
+			if err != nil {
+				return err
+			}
+			for _, w := range writers {
+				if err := w.Data(p); err != nil {
+					return fmt.Errorf("entry %d (%q): %w", e.Index, e.Name, err)
+				}
+			}
+		}
+	}
+}
+
+// hashedPieces hands on the inflated pieces and takes their digest. It is the reader of a tar.
+type hashedPieces struct {
+	r         *flate.Reader
+	h         hash.Hash
+	inflating time.Duration // with reading
+	hashing   time.Duration
+}
+
+// Next implements [tarfs.Pieces].
+func (p *hashedPieces) Next() ([]byte, error) {
+	t0 := time.Now()
+	piece, err := p.r.Next()
+	t1 := time.Now()
+	p.h.Write(piece)
+	p.inflating += t1.Sub(t0)
+	p.hashing += time.Since(t1)
+	return piece, err
+}
+
+// Read is not used: package tarfs takes pieces.
+func (p *hashedPieces) Read([]byte) (int, error) { return 0, errors.ErrUnsupported }
+
+// countingReader counts and times reads of the source.
+type countingReader struct {
+	r      io.Reader
+	n      int64
+	told   int64
+	step   func(n int64)
+	waited time.Duration
+}
+
+func (c *countingReader) Read(p []byte) (int, error) {
+	t := time.Now()
+	n, err := c.r.Read(p)
+	c.waited += time.Since(t)
+	c.n += int64(n)
+	if c.n-c.told >= progressStep {
+		c.told = c.n
+		c.step(c.n)
+	}
+	return n, err
+}

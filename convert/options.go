@@ -1,0 +1,123 @@
+package convert
+
+import (
+	"context"
+	"runtime"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/lazuli-project/lazuli/formats"
+	"github.com/lazuli-project/lazuli/store"
+)
+
+// Attach says how a converted image appears at its target.
+type Attach string
+
+// Ways of appearing.
+const (
+	// AttachTag: an image, or an index of images, of its own under the target's tag.
+	AttachTag Attach = "tag"
+	// AttachIndex: an index under the target's tag with the untouched source manifests first and ours behind them.
+	AttachIndex Attach = "index"
+	// AttachReferrer: the target's tag names the source, and our manifests have it as their subject.
+	AttachReferrer Attach = "referrer"
+)
+
+// Output is one format and where its image goes.
+type Output struct {
+	Writer formats.Writer
+	Target store.Target
+}
+
+// Options of a conversion. The zero value is a good default.
+type Options struct {
+	Attach Attach // default AttachTag
+	// Platforms to convert, as "os/arch[/variant]"; none means all of them. A source without index is taken as it is.
+	Platforms []string
+	// Jobs is how many layers are at work at once; 0 means GOMAXPROCS.
+	Jobs int
+	// Record knows layers that were converted before; nil means none is known.
+	Record Record
+	// BeforeTag is called for each converted image once the target has all of it and before anything names it. An error
+	// ends the conversion.
+	BeforeTag func(ctx context.Context, out Output, image, source ocispec.Descriptor) error
+	// OnProgress is called often, concurrently; it must be quick.
+	OnProgress func(Progress)
+	// Readers recognise images that are converted already; they are carried along as they are.
+	Readers []formats.Reader
+}
+
+func (o *Options) setDefaults() {
+	if o.Attach == "" {
+		o.Attach = AttachTag
+	}
+	if o.Jobs <= 0 {
+		o.Jobs = runtime.GOMAXPROCS(0)
+	}
+}
+
+// Progress is the state of one layer.
+type Progress struct {
+	Platform string
+	Layer    int // from 0
+	Layers   int // of the platform's image
+	State    State
+	Done     int64 // bytes of the source's layer so far
+	Total    int64
+}
+
+// State of a layer.
+type State string
+
+// States of a layer.
+const (
+	Converting State = "converting"
+	Reused     State = "reused"
+	Converted  State = "done"
+)
+
+// Key says what a converted layer depends on.
+type Key struct {
+	Source digest.Digest // of the stored source layer
+	Format string
+	Writer string // version of the writer with its options
+}
+
+// Record knows which layers were converted before. It may be used concurrently. It is a help only: what it says is checked
+// against the target, and its errors do not end a conversion.
+type Record interface {
+	// Lookup returns the stored blob that a layer became; false where none is known.
+	Lookup(ctx context.Context, k Key) (ocispec.Descriptor, bool, error)
+	// Store notes what a layer became.
+	Store(ctx context.Context, k Key, blob ocispec.Descriptor) error
+}
+
+// Result is a finished conversion.
+type Result struct {
+	Images []Image // one for each output and platform
+	// Tagged is what each output's target names now.
+	Tagged []ocispec.Descriptor
+	Wall   time.Duration
+}
+
+// Image is one converted image.
+type Image struct {
+	Format   string
+	Platform string
+	Source   ocispec.Descriptor
+	Desc     ocispec.Descriptor
+	// SourceSize and Size are the stored bytes of all layers.
+	SourceSize, Size int64
+	Layers           []LayerResult
+	Stats            map[string]int64 // the format's own
+}
+
+// LayerResult is one converted layer.
+type LayerResult struct {
+	Source ocispec.Descriptor
+	Desc   ocispec.Descriptor
+	Reused bool
+	formats.LayerStats
+}

@@ -1,0 +1,123 @@
+package convert
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/lazuli-project/lazuli/formats"
+	"github.com/lazuli-project/lazuli/store"
+)
+
+// sourceImage is an image to convert.
+type sourceImage struct {
+	src      *formats.Manifest
+	platform string // "os/arch[/variant]"
+}
+
+// source is what a conversion starts from.
+type source struct {
+	desc   ocispec.Descriptor
+	index  *store.Index // nil for a single image
+	images []*sourceImage
+	// carried are the index's other entries that go along: attestations, images of formats of ours.
+	carried []ocispec.Descriptor
+}
+
+// Annotations by which BuildKit ties attestation manifests to images.
+const (
+	annotationReferenceType   = "vnd.docker.reference.type"
+	annotationReferenceDigest = "vnd.docker.reference.digest"
+)
+
+// plan finds the images to convert.
+func (c *conversion) plan(ctx context.Context) (*source, error) {
+	desc, err := c.src.Resolve(ctx)
+	if err != nil {
+		return nil, err
+	}
+	s := &source{desc: desc}
+	if !store.IsIndex(desc.MediaType) {
+		im, err := c.load(ctx, desc)
+		if err != nil {
+			return nil, err
+		}
+		if c.converted(im.src) {
+			return nil, fmt.Errorf("%s: %w: the image is of a lazy-loading format already", c.src.Ref(), ErrNothingToConvert)
+		}
+		s.images = append(s.images, im)
+		return s, nil
+	}
+	if s.index, err = store.LoadIndex(ctx, c.src, desc); err != nil {
+		return nil, err
+	}
+	var seen []string
+	for _, d := range s.index.Index.Manifests {
+		if !store.IsImage(d.MediaType) || d.Annotations[annotationReferenceType] != "" || d.ArtifactType != "" {
+			s.carried = append(s.carried, d)
+			continue
+		}
+		im, err := c.load(ctx, d)
+		if err != nil {
+			return nil, err
+		}
+		seen = append(seen, im.platform)
+		switch {
+		case c.converted(im.src):
+			s.carried = append(s.carried, d)
+		case wanted(im.platform, c.opt.Platforms):
+			s.images = append(s.images, im)
+		}
+	}
+	if len(s.images) == 0 {
+		return nil, fmt.Errorf("%s: %w: wanted %s, the index has %s", c.src.Ref(), ErrNothingToConvert,
+			orAll(c.opt.Platforms), strings.Join(seen, ", "))
+	}
+	return s, nil
+}
+
+func orAll(platforms []string) string {
+	if len(platforms) == 0 {
+		return "all platforms"
+	}
+	return strings.Join(platforms, ", ")
+}
+
+// load reads an image's manifest. A platform that the index does not give is filled in from the config.
+func (c *conversion) load(ctx context.Context, desc ocispec.Descriptor) (*sourceImage, error) {
+	m, err := store.LoadManifest(ctx, c.src, desc)
+	if err != nil {
+		return nil, err
+	}
+	if m.Desc.Platform == nil && m.Config.OS != "" {
+		p := m.Config.Platform
+		m.Desc.Platform = &p
+	}
+	return &sourceImage{m, platformName(m.Desc.Platform)}, nil
+}
+
+func platformName(p *ocispec.Platform) string {
+	if p == nil || p.OS == "" {
+		return ""
+	}
+	name := p.OS + "/" + p.Architecture
+	if p.Variant != "" {
+		name += "/" + p.Variant
+	}
+	return name
+}
+
+// wanted reports whether the platform is one of those. A wanted platform without variant takes every variant.
+func wanted(platform string, list []string) bool {
+	return len(list) == 0 || slices.ContainsFunc(list, func(w string) bool {
+		return platform == w || strings.HasPrefix(platform, w+"/")
+	})
+}
+
+// converted reports whether the image is of one of our formats, and so is no source.
+func (c *conversion) converted(m *formats.Manifest) bool {
+	return slices.ContainsFunc(c.opt.Readers, func(r formats.Reader) bool { return r.Recognize(m) })
+}
