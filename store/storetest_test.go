@@ -30,27 +30,25 @@ var quick = fetch.Retry{Wait: time.Millisecond, MaxWait: 5 * time.Second}
 var kinds = []struct {
 	name string
 	make func(t *testing.T) store.Ref
-	// visible says whether a target's objects can be read by a source before Commit.
-	visible bool
 }{
 	{"registry", func(t *testing.T) store.Ref {
 		return mustParse(t, newRegistry(t, registrytest.Options{}).host+"/some/image:v1")
-	}, true},
+	}},
 	{"registry without referrers", func(t *testing.T) store.Ref {
 		return mustParse(t, newRegistry(t, registrytest.Options{NoReferrers: true, NoMount: true}).host+"/some/image:v1")
-	}, true},
+	}},
 	{"registry with tokens", func(t *testing.T) store.Ref {
 		return mustParse(t, newRegistry(t, registrytest.Options{Token: true, TokenUses: 30}).host+"/some/image:v1")
-	}, true},
+	}},
 	{"registry without HEAD", func(t *testing.T) store.Ref {
 		return mustParse(t, newRegistry(t, registrytest.Options{NoHead: true}).host+"/some/image:v1")
-	}, true},
+	}},
 	{"layout", func(t *testing.T) store.Ref {
 		return mustParse(t, "oci:"+filepath.Join(t.TempDir(), "new", "layout")+":v1")
-	}, false},
+	}},
 	{"archive", func(t *testing.T) store.Ref {
 		return mustParse(t, "oci-archive:"+filepath.Join(t.TempDir(), "image.tar")+":v1")
-	}, false},
+	}},
 }
 
 type testRegistry struct {
