@@ -7,11 +7,10 @@ import (
 // Decode table entries are 32 bits:
 //
 //	bits 0-5    how many bits the entry takes: code words, and extra bits of a length or distance
-//	bits 8-11   literals: how many, 1 or 2
-//	            lengths, distances: length of the code word, behind which the extra bits begin
+//	bits 8-11   lengths, distances: length of the code word, behind which the extra bits begin
 //	            link to a subtable: number of bits that index it
 //	bits 12-15  flags
-//	bits 16-31  literals: the bytes; lengths, distances: the base; link: where the subtable begins
+//	bits 16-31  literals: the byte; lengths, distances: the base; link: where the subtable begins
 const (
 	flagLiteral = 1 << 15
 	flagSpecial = 1 << 14 // none of literal, length, distance: one of the following or, without any, invalid
@@ -32,13 +31,13 @@ const (
 	numPreSyms  = 19
 	endOfBlock  = 256
 
-	litBits  = 12
+	litBits  = 11
 	distBits = 9
 	preBits  = 7
 
 	// A complete subtable of 2^b entries has b+1 symbols at least, so that n symbols need at most n*2^b/(b+1)
 	// entries in subtables, with b = maxCodeLen - litBits or maxCodeLen - distBits.
-	litSize  = 1<<litBits + numLitSyms*8/4
+	litSize  = 1<<litBits + numLitSyms*16/5
 	distSize = 1<<distBits + numDistSyms*64/7
 	preSize  = 1 << preBits
 )
@@ -118,9 +117,6 @@ func makeFixedDist() (lens [numDistSyms]uint8) {
 
 // entry puts the length of the code word into a symbol's result.
 func entry(result uint32, codeLen int) uint32 {
-	if result&flagLiteral != 0 {
-		return result | 1<<fieldShift | uint32(codeLen)
-	}
 	return result + uint32(codeLen)<<fieldShift + uint32(codeLen)
 }
 
@@ -238,21 +234,4 @@ func nextWord(word, ones int) int {
 	}
 	bit := 1 << (bits.Len(uint(word^ones)) - 1)
 	return word&(bit-1) | bit
-}
-
-// pairLiterals replaces a literal in the primary table by two where the index holds two whole code words. It goes
-// downwards because the second literal's index is smaller than the first one's, and must still be single.
-func pairLiterals(table *[litSize]uint32) {
-	for i := 1<<litBits - 1; i >= 0; i-- {
-		e := table[i]
-		if e&flagLiteral == 0 {
-			continue
-		}
-		take := e & takeMask
-		f := table[uint32(i)>>take]
-		if f&flagLiteral == 0 || take+f&takeMask > litBits {
-			continue
-		}
-		table[i] = f>>valueShift<<(valueShift+8) | e&(0xff<<valueShift) | flagLiteral | 2<<fieldShift | (take + f&takeMask)
-	}
 }

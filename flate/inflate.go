@@ -10,14 +10,16 @@ import (
 
 const (
 	historySize = 32 << 10 // how far back a match may reach
-	chunkSize   = 256 << 10
 	maxMatch    = 258
-	// A symbol may begin where windowSlack bytes are left: two bytes per literal entry, three entries in a row, then a
-	// match, which is copied through a view of copyView bytes that its length as a 9-bit number cannot leave.
-	windowSlack = 8 + copyView
-	copyView    = 512 + 16
-	windowSize  = historySize + chunkSize + windowSlack
-	// One turn of the decoder's loop reads at most three words of 8 bytes, 7 bytes apart at most.
+	// The window has room for history and for what is handed out at once. Symbols begin before windowEnd; up to three
+	// literals may stand before a match.
+	windowMask = 1<<18 - 1
+	windowEnd  = windowMask - 3
+	// A match is copied through a view of copyView bytes, which its length as a 9-bit number cannot leave.
+	copyView   = 512 + 8
+	windowSize = windowMask + 1 + copyView
+	// One turn of the decoder's loop reads at most two words of 8 bytes, behind one that it began with, each 7 bytes behind
+	// the other at most.
 	lookahead = 3 * 8
 )
 
@@ -41,9 +43,9 @@ type inflater struct {
 	last  bool // this is the last block
 	left  int  // bytes of a stored block that have not been copied
 
-	win []byte // history and what has been decoded
-	pos int    // where the next byte goes
-	low int    // first byte of the stream in win: matches may not reach below
+	win *[windowSize]byte // history and what has been decoded
+	pos int               // where the next byte goes
+	low int               // first byte of the stream in win: matches may not reach below
 
 	fixed bool // lit and dist hold the fixed codes
 	lit   [litSize]uint32
@@ -51,7 +53,7 @@ type inflater struct {
 }
 
 func newInflater(in *input) *inflater {
-	return &inflater{in: in, win: make([]byte, windowSize)}
+	return &inflater{in: in, win: new([windowSize]byte)}
 }
 
 // reset begins a new stream at the input's next byte.
@@ -69,15 +71,15 @@ func corrupt(reason string) error { return fmt.Errorf("%w: %s", blob.ErrCorrupt,
 func (d *inflater) next() ([]byte, error) {
 	if d.pos > historySize {
 		// A stream that ends in a piece leaves room for the next one; small members share the window.
-		if d.pos > windowSize-windowSlack-chunkSize/2 {
+		if d.pos > windowEnd/2 {
 			slide := d.pos - historySize
-			copy(d.win, d.win[slide:d.pos])
+			copy(d.win[:], d.win[slide:d.pos])
 			d.pos = historySize
 			d.low = max(0, d.low-slide)
 		}
 	}
 	from := d.pos
-	for d.pos <= windowSize-windowSlack && d.state != stateEnd {
+	for d.pos < windowEnd && d.state != stateEnd {
 		var err error
 		switch d.state {
 		case stateHeader:
@@ -138,7 +140,6 @@ func (d *inflater) header() error {
 	case 1:
 		if !d.fixed {
 			buildTable(d.lit[:], litBits, fixedLit[:], litResults[:])
-			pairLiterals(&d.lit)
 			buildTable(d.dist[:], distBits, fixedDist[:], distResults[:])
 			d.fixed = true
 		}
@@ -185,14 +186,14 @@ func (d *inflater) storedHeader() error {
 // stored copies from a stored block until it ends or the window is full.
 func (d *inflater) stored() error {
 	for d.left > 0 {
-		if d.pos > windowSize-windowSlack {
+		if d.pos >= windowEnd {
 			return nil
 		}
 		d.in.fill(1)
 		if d.in.pos == d.in.end {
 			return d.cut()
 		}
-		n := copy(d.win[d.pos:windowSize-windowSlack+1], d.in.buf[d.in.pos:min(d.in.end, d.in.pos+d.left)])
+		n := copy(d.win[d.pos:windowEnd], d.in.buf[d.in.pos:min(d.in.end, d.in.pos+d.left)])
 		d.in.pos += n
 		d.pos += n
 		d.left -= n
@@ -234,7 +235,6 @@ func (d *inflater) dynamicHeader() error {
 	if !buildTable(d.lit[:], litBits, lens[:numLit], litResults[:]) {
 		return corrupt("invalid code of literals and lengths")
 	}
-	pairLiterals(&d.lit)
 	if !buildTable(d.dist[:], distBits, lens[numLit:numLit+numDist], distResults[:]) {
 		return corrupt("invalid code of distances")
 	}
@@ -307,7 +307,7 @@ var (
 
 // codes decodes symbols until the block ends, the window is full, or the input ends.
 func (d *inflater) codes() error {
-	for d.pos <= windowSize-windowSlack {
+	for d.pos < windowEnd {
 		d.in.fill(lookahead)
 		limit := d.in.end - lookahead
 		if d.in.end-d.in.pos < lookahead {
@@ -344,41 +344,48 @@ var le = binary.LittleEndian
 
 // symbols is the loop that nearly all the time is spent in. It goes on while input bytes before limit and room in the
 // window are left, and reports whether it met the end of the block.
+//
+// Indices are masked, which costs less than testing them: the arrays are larger than the masks by what is looked at
+// from one index on, so that the compiler needs no tests of its own. No mask ever changes an index.
 func (d *inflater) symbols(limit int) (ended bool, err error) {
 	in, out := d.in.buf, d.win
 	bits, nbits, ip, op := d.bits, d.nbits, d.in.pos, d.pos
-	for ip <= limit && op <= windowSize-windowSlack {
-		// Refill to 56 to 63 bits. Bits above nbits are set already to what the next refill sets them to.
-		bits |= le.Uint64(in[ip:]) << (nbits & 63)
-		ip += int(7 - (nbits>>3)&7)
-		nbits |= 56
-		e := d.lit[bits&(1<<litBits-1)]
+
+	// Refill to 56 to 63 bits. Bits above nbits are set already to what the next refill sets them to.
+	bits |= le.Uint64(in[ip&inputMask:]) << (nbits & 63)
+	ip += int(7 - nbits>>3&7)
+	nbits |= 56
+	e := d.lit[bits&(1<<litBits-1)]
+	for ip <= limit && op < windowEnd {
+		// The buffer has been refilled, and e is the entry of its first bits, which have not been taken.
 		if e&flagLiteral != 0 {
-			le.PutUint16(out[op:], uint16(e>>valueShift))
-			op += int(e >> fieldShift & fieldMask)
 			bits >>= e & takeMask
 			nbits -= uint(e & takeMask)
+			out[op&windowMask] = byte(e >> valueShift)
+			op++
 			e = d.lit[bits&(1<<litBits-1)]
 			if e&flagLiteral != 0 {
-				le.PutUint16(out[op:], uint16(e>>valueShift))
-				op += int(e >> fieldShift & fieldMask)
 				bits >>= e & takeMask
 				nbits -= uint(e & takeMask)
+				out[op&windowMask] = byte(e >> valueShift)
+				op++
 				e = d.lit[bits&(1<<litBits-1)]
 				if e&flagLiteral != 0 {
-					le.PutUint16(out[op:], uint16(e>>valueShift))
-					op += int(e >> fieldShift & fieldMask)
 					bits >>= e & takeMask
 					nbits -= uint(e & takeMask)
+					out[op&windowMask] = byte(e >> valueShift)
+					op++
+					// The next entry does not wait for the refill: 23 bits at least are left.
+					e = d.lit[bits&(1<<litBits-1)]
+					bits |= le.Uint64(in[ip&inputMask:]) << (nbits & 63)
+					ip += int(7 - nbits>>3&7)
+					nbits |= 56
 					continue
 				}
 			}
-			// 32 bits at least are left. A length and a distance may take 48.
-			bits |= le.Uint64(in[ip:]) << (nbits & 63)
-			ip += int(7 - (nbits>>3)&7)
-			nbits |= 56
 		}
 
+		// A length takes 20 bits at most, and 34 at least are left.
 		saved := bits
 		bits >>= e & takeMask
 		nbits -= uint(e & takeMask)
@@ -390,8 +397,12 @@ func (d *inflater) symbols(limit int) (ended bool, err error) {
 				nbits -= uint(e & takeMask)
 			}
 			if e&flagLiteral != 0 {
-				out[op] = byte(e >> valueShift)
+				out[op&windowMask] = byte(e >> valueShift)
 				op++
+				e = d.lit[bits&(1<<litBits-1)]
+				bits |= le.Uint64(in[ip&inputMask:]) << (nbits & 63)
+				ip += int(7 - nbits>>3&7)
+				nbits |= 56
 				continue
 			}
 			if e&flagSpecial != 0 {
@@ -402,8 +413,11 @@ func (d *inflater) symbols(limit int) (ended bool, err error) {
 				break
 			}
 		}
-		length := int(uint64(e>>valueShift)+saved&(1<<(e&takeMask)-1)>>(e>>fieldShift&fieldMask)) & 511
+		length := uint(uint64(e>>valueShift)+saved&(1<<(e&takeMask)-1)>>(e>>fieldShift&fieldMask)) & 511
 
+		bits |= le.Uint64(in[ip&inputMask:]) << (nbits & 63)
+		ip += int(7 - nbits>>3&7)
+		nbits |= 56
 		e = d.dist[bits&(1<<distBits-1)]
 		if e&flagSpecial != 0 {
 			if e&flagLink == 0 {
@@ -421,25 +435,33 @@ func (d *inflater) symbols(limit int) (ended bool, err error) {
 		distance := int(uint64(e>>valueShift) + bits&(1<<(e&takeMask)-1)>>(e>>fieldShift&fieldMask))
 		bits >>= e & takeMask
 		nbits -= uint(e & takeMask)
-
 		from := op - distance
 		if from < d.low {
 			err = errBadDistance
 			break
 		}
-		to, src := (*[copyView]byte)(out[op:]), (*[copyView]byte)(out[from:])
-		op += length
+
+		// A distance takes 28 bits at most, so that 28 at least are left for the next entry.
+		e = d.lit[bits&(1<<litBits-1)]
+		bits |= le.Uint64(in[ip&inputMask:]) << (nbits & 63)
+		ip += int(7 - nbits>>3&7)
+		nbits |= 56
+
+		// Up to 13 bytes behind the match are written, too; what comes next overwrites them.
+		at, since := op&windowMask, from&windowMask
+		to, src := out[at:at+copyView:at+copyView], out[since:since+copyView:since+copyView]
+		op += int(length)
 		switch {
 		case distance >= 8:
-			le.PutUint64(to[:], le.Uint64(src[:]))
+			le.PutUint64(to, le.Uint64(src))
 			le.PutUint64(to[8:], le.Uint64(src[8:]))
-			for i := 16; i < length; i += 8 {
-				le.PutUint64(to[i:], le.Uint64(src[i:]))
+			for i := uint(16); i < length; i += 8 {
+				le.PutUint64(to[i:i+8], le.Uint64(src[i:i+8]))
 			}
 		case distance == 1:
 			v := uint64(src[0]) * 0x0101010101010101
-			for i := 0; i < length; i += 8 {
-				le.PutUint64(to[i:], v)
+			for i := uint(0); i < length; i += 8 {
+				le.PutUint64(to[i:i+8], v)
 			}
 		default:
 			for i := range length {

@@ -6,7 +6,9 @@ import (
 )
 
 const (
-	inputSize = 256 << 10
+	inputMask = 1<<18 - 1
+	// The decoder may step some bytes over what has been read, and looks at 8 from there on.
+	inputSize = inputMask + 1 - inputPad
 	// inputPad bytes of zeros are put behind the input's end, for the decoder's lookahead.
 	inputPad = 64
 )
@@ -18,14 +20,14 @@ const _ = uint(inputSize - 8 - lookahead)
 type input struct {
 	src io.Reader
 	// buf[pos:end] has been read and not been used. Behind end there are always inputPad bytes to look at.
-	buf      []byte
+	buf      *[inputMask + 1 + 8]byte
 	pos, end int
 	off      int64 // of buf[0] in src
 	err      error // of src, io.EOF at its end; sticky
 }
 
 func newInput(src io.Reader) *input {
-	return &input{src: src, buf: make([]byte, inputSize+inputPad)}
+	return &input{src: src, buf: new([inputMask + 1 + 8]byte)}
 }
 
 // fill reads until want unused bytes are in the buffer, or src ends or fails. want is at most lookahead.
@@ -35,7 +37,7 @@ func (in *input) fill(want int) {
 	}
 	// What the decoder holds in its bit buffer may be given back, so that much stays before pos.
 	drop := max(0, in.pos-8)
-	copy(in.buf, in.buf[drop:in.end])
+	copy(in.buf[:], in.buf[drop:in.end])
 	in.off += int64(drop)
 	in.end -= drop
 	in.pos -= drop
