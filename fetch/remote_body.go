@@ -244,6 +244,6 @@ func parseContentRange(v string) (first, last, total int64, ok bool) {
 	if size != "*" {
 		total, err3 = strconv.ParseInt(size, 10, 64)
 	}
-	ok = err1 == nil && err2 == nil && err3 == nil && first >= 0 && last >= first && (total < 0 || total > last)
+	ok = err1 == nil && err2 == nil && err3 == nil && first >= 0 && last >= first && (size == "*" || total > last)
 	return first, last, total, ok
 }
