@@ -1,0 +1,64 @@
+package convert
+
+import (
+	"context"
+	"fmt"
+
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/lazuli-project/lazuli/store"
+)
+
+// Plan is what a conversion would do.
+type Plan struct {
+	Source  ocispec.Descriptor `json:"source"`
+	Images  []PlannedImage     `json:"images"`
+	Carried int                `json:"carried"` // entries of the index that go along as they are
+}
+
+// PlannedImage is an image that would be converted.
+type PlannedImage struct {
+	Platform string         `json:"platform"`
+	Source   string         `json:"source_digest"`
+	Layers   []PlannedLayer `json:"layers"`
+}
+
+// PlannedLayer is a layer of it.
+type PlannedLayer struct {
+	Digest string `json:"digest"`
+	Size   int64  `json:"size"`
+	Reused bool   `json:"reused"` // converted before, and the target has it
+}
+
+// DryRun resolves the source and checks that its layers can be read and the target be written, by beginning a read and an
+// upload that it then gives up.
+func DryRun(ctx context.Context, src store.Source, out Output, opt Options) (*Plan, error) {
+	opt.setDefaults()
+	c := &conversion{src: src, outputs: []Output{out}, opt: opt}
+	s, err := c.plan(ctx)
+	if err != nil {
+		return nil, err
+	}
+	plan := &Plan{Source: s.desc, Carried: len(s.carried)}
+	for _, im := range s.images {
+		p := PlannedImage{Platform: im.platform, Source: im.src.Desc.Digest.String()}
+		for i, d := range im.src.Manifest.Layers {
+			if i == 0 {
+				r, err := src.Fetch(ctx, d)
+				if err != nil {
+					return nil, fmt.Errorf("layer %d (%s): %w", i, d.Digest, err)
+				}
+				_ = r.Close() // given up in the middle
+			}
+			_, known := c.known(ctx, 0, d)
+			p.Layers = append(p.Layers, PlannedLayer{Digest: d.Digest.String(), Size: d.Size, Reused: known})
+		}
+		plan.Images = append(plan.Images, p)
+	}
+	w, err := out.Target.Create(ctx, ocispec.MediaTypeImageLayer)
+	if err != nil {
+		return nil, fmt.Errorf("%s cannot be written: %w", out.Target.Ref(), err)
+	}
+	w.Abort()
+	return plan, nil
+}
