@@ -27,7 +27,7 @@ func NewEncoder(c Compressor, level zstd.EncoderLevel, n, maxChunk int) (*Encode
 	}
 	var err error
 	e.zstd, err = zstd.NewWriter(nil, zstd.WithEncoderLevel(level), zstd.WithEncoderConcurrency(n), zstd.WithEncoderCRC(false),
-		zstd.WithSingleSegment(true), zstd.WithLowerEncoderMem(true), zstd.WithWindowSize(max(zstd.MinWindowSize, min(zstdWindow, maxChunk))))
+		zstd.WithSingleSegment(true), zstd.WithWindowSize(max(zstd.MinWindowSize, min(zstdWindow, maxChunk))))
 	if err != nil {
 		return nil, fmt.Errorf("zstd encoder: %w", err)
 	}
