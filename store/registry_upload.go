@@ -12,6 +12,8 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -37,10 +39,11 @@ type upload struct {
 	sum    hash.Hash
 	size   int64
 
-	piece    int    // bytes
-	buf      []byte // being filled
-	spare    []byte // for after that
-	sent     int64  // where the piece that is sent begins, then ends
+	piece    int          // bytes
+	buf      []byte       // being filled
+	spare    []byte       // for after that; nil if there is none
+	reading  atomic.Int32 // request bodies that the transport may still read, even after an answer
+	sent     int64        // where the piece that is sent begins, then ends
 	location *url.URL
 	sending  chan error // nil while nothing is sent
 	err      error      // all later calls give it
@@ -103,7 +106,9 @@ func (u *upload) flush() error {
 	u.sending = done
 	go func() {
 		err := u.sendPiece(u.ctx, full)
-		u.spare = full
+		if u.reading.Load() == 0 {
+			u.spare = full
+		}
 		done <- err
 	}()
 	return nil
@@ -313,9 +318,17 @@ func (u *upload) moved(resp *http.Response) error {
 func (u *upload) request(ctx context.Context, method string, at *url.URL, body []byte, h http.Header) (*http.Response, error) {
 	ctx, cancel := context.WithTimeout(ctx, pieceTimeout)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, method, at.String(), bytes.NewReader(body))
+	req, err := http.NewRequestWithContext(ctx, method, at.String(), http.NoBody)
 	if err != nil {
 		return nil, fetch.Redact(err)
+	}
+	if len(body) > 0 {
+		req.ContentLength = int64(len(body))
+		req.GetBody = func() (io.ReadCloser, error) {
+			u.reading.Add(1)
+			return &pieceBody{Reader: bytes.NewReader(body), open: &u.reading}, nil
+		}
+		req.Body, _ = req.GetBody()
 	}
 	for k, v := range h {
 		req.Header[k] = v
@@ -331,6 +344,19 @@ func (u *upload) request(ctx context.Context, method string, at *url.URL, body [
 	said, _ := io.ReadAll(io.LimitReader(resp.Body, 8<<10))
 	resp.Body = io.NopCloser(bytes.NewReader(said))
 	return resp, nil
+}
+
+// pieceBody is the body of a request. Its closing tells that nobody reads the buffer behind it any more.
+type pieceBody struct {
+	*bytes.Reader
+	open *atomic.Int32
+	once sync.Once
+}
+
+// Close implements io.Closer.
+func (b *pieceBody) Close() error {
+	b.once.Do(func() { b.open.Add(-1) })
+	return nil
 }
 
 // lostError makes the error of an answer about an upload that was begun. A registry that does not know it any more
