@@ -5,9 +5,10 @@
 // these points:
 //
 //   - bits come from a 64-bit buffer that is refilled 8 bytes at a time, without a test per symbol;
-//   - one table of 12 bits gives a literal, two literals at once, or a match length with its extra bits;
+//   - one look into a table of 11 bits gives a literal, or a match length with where its extra bits are;
 //   - it decodes into a window that is handed out in large pieces, so that symbols need no test for
 //     its end, and matches are copied in words;
+//   - buffers are arrays whose indices are masked, so that the compiler leaves out its own tests, without package unsafe;
 //   - input that ends is continued with zeros, and found to be cut off afterwards, so that there is no
 //     second, careful loop.
 //

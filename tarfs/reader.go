@@ -162,10 +162,13 @@ func padding(size int64) int64 { return -size & (blockSize - 1) }
 func (r *Reader) entry(h *header) (e *Entry, name string, err error) {
 	x := &r.ext
 	name, link := h.name(), text(h[157:257])
-	for _, s := range [...]string{x.path, x.longName, x.sparse.name} {
+	for _, s := range [...]string{x.path, x.longName} {
 		if s != "" {
 			name = s
 		}
+	}
+	if x.sparse.name != "" && x.sparse.version() >= 0 {
+		name = x.sparse.name
 	}
 	for _, s := range [...]string{x.linkpath, x.longLink} {
 		if s != "" {
