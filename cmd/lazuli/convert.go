@@ -1,0 +1,196 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/spf13/cobra"
+
+	"github.com/lazuli-project/lazuli/check"
+	"github.com/lazuli-project/lazuli/convert"
+	"github.com/lazuli-project/lazuli/formats"
+	"github.com/lazuli-project/lazuli/formats/nydus"
+	"github.com/lazuli-project/lazuli/image"
+	"github.com/lazuli-project/lazuli/record"
+	"github.com/lazuli-project/lazuli/store"
+)
+
+type convertFlags struct {
+	formats, platforms []string
+	attach             string
+	compression        string
+	level              int
+	chunkSize          sizeFlag
+	digest             string
+	prefetch           string
+	fsVersion          int
+	record             string
+	dryRun, check      bool
+}
+
+func (a *app) convertCommand() *cobra.Command {
+	var c convertFlags
+	cmd := &cobra.Command{
+		Use:   "convert [flags] SOURCE TARGET",
+		Short: "Convert an image into a lazy-loading format",
+		Long: `Convert an image into a lazy-loading format: one download and one inflation of each layer,
+nothing unpacked to a disk, and the result streamed to its target while it is made.
+Layers that the target has already are neither downloaded nor pushed again.`,
+		Example: `  # from a registry to a registry, and prove the result before the tag appears
+  lazuli convert --check node:19 localhost:5000/node:19-nydus
+  # in one step out of docker, into a directory
+  docker save app | lazuli convert docker-archive:- oci:/tmp/app
+  # beside the original, under one tag
+  lazuli convert --attach index host/app:1 host/app:1
+  # what would happen, and may I push?
+  lazuli convert --dry-run node:19 host/node:19`,
+		Args: exactArgs(2),
+	}
+	f := cmd.Flags()
+	f.StringSliceVarP(&c.formats, "format", "f", []string{nydus.Name}, "format of the result: nydus")
+	f.StringVar(&c.attach, "attach", "tag", "tag: an image of its own; index: the source's manifests first, ours last; referrer: a manifest whose subject is the source")
+	f.StringSliceVar(&c.platforms, "platform", nil, "`OS/ARCH[/VARIANT]`,... to convert (all)")
+	f.StringVar(&c.compression, "compression", "zstd", "none, lz4 or zstd")
+	f.IntVar(&c.level, "level", 0, "compression level, 1 to 19 (3)")
+	c.chunkSize = 1 << 20
+	f.Var(&c.chunkSize, "chunk-size", "`SIZE` of chunks, a power of two from 4KiB to 16MiB")
+	f.StringVar(&c.digest, "digest", "blake3", "digest of chunks: blake3 or sha256")
+	f.StringVar(&c.prefetch, "prefetch", "", "`FILE` with one path a line that runtimes read in advance; - is standard input")
+	f.IntVar(&c.fsVersion, "fs-version", 6, "version of Nydus' RAFS: 6")
+	f.StringVar(&c.record, "record", "", "what was converted before: `sqlite:FILE` or none (a file in the user's state directory)")
+	f.BoolVar(&c.dryRun, "dry-run", false, "resolve, check the right to push, say what would be done")
+	f.BoolVar(&c.check, "check", false, "compare the result with the source before its tag appears")
+	both, src, dest := addStoreFlags(f)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		return a.convert(cmd.Context(), &c, args[0], args[1], src.over(both), dest.over(both))
+	}
+	return cmd
+}
+
+// writer makes the format's writer of the flags.
+func (c *convertFlags) writer(a *app, jobs int) (formats.Writer, error) {
+	if len(c.formats) != 1 || c.formats[0] != nydus.Name {
+		return nil, usagef("--format %s: nydus is possible", strings.Join(c.formats, ","))
+	}
+	if c.fsVersion != 6 {
+		return nil, usagef("--fs-version %d: 6 is possible", c.fsVersion)
+	}
+	paths, err := a.readLines(c.prefetch)
+	if err != nil {
+		return nil, err
+	}
+	w, err := nydus.NewWriter(nydus.Options{
+		Compression: c.compression, Level: c.level, ChunkSize: int(c.chunkSize), Digest: c.digest, PrefetchPaths: paths, CPU: formats.NewCPU(jobs),
+	})
+	if err != nil {
+		return nil, &usageError{err}
+	}
+	return w, nil
+}
+
+func (a *app) convert(ctx context.Context, c *convertFlags, source, target string, srcFlags, destFlags *storeFlags) (err error) {
+	attach := convert.Attach(c.attach)
+	if !slices.Contains([]convert.Attach{convert.AttachTag, convert.AttachIndex, convert.AttachReferrer}, attach) {
+		return usagef("--attach %s: tag, index and referrer are possible", c.attach)
+	}
+	refs, err := parseRefs(source, target)
+	if err != nil {
+		return err
+	}
+	w, err := c.writer(a, a.jobs)
+	if err != nil {
+		return err
+	}
+	srcOptions, err := a.storeOptions(srcFlags)
+	if err != nil {
+		return err
+	}
+	destOptions, err := a.storeOptions(destFlags)
+	if err != nil {
+		return err
+	}
+	src, err := store.OpenSource(ctx, refs[0], srcOptions)
+	if err != nil {
+		return err
+	}
+	defer closeQuietly(src)
+	dest, err := store.OpenTarget(ctx, refs[1], destOptions)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, dest.Close()) }()
+
+	out := convert.Output{Writer: w, Target: dest}
+	p := a.newProgress()
+	opt := convert.Options{Attach: attach, Platforms: c.platforms, Jobs: a.jobs, Readers: readers()[:1], OnProgress: p.layer}
+	if c.check {
+		opt.BeforeTag = func(ctx context.Context, out convert.Output, made, source ocispec.Descriptor) error {
+			return a.checkBeforeTag(ctx, src, out.Target, made, source)
+		}
+	}
+	known, err := a.openRecord(c.record)
+	if err != nil {
+		return err
+	}
+	defer closeQuietly(known)
+	opt.Record = known
+	if c.dryRun {
+		plan, err := convert.DryRun(ctx, src, out, opt)
+		if err != nil {
+			return err
+		}
+		return a.printPlan(plan, refs)
+	}
+	res, err := convert.Convert(ctx, src, []convert.Output{out}, opt)
+	p.end()
+	if err != nil {
+		return err
+	}
+	return a.printResult(res, refs)
+}
+
+// openRecord opens what was converted before. Without a state directory nothing is remembered.
+func (a *app) openRecord(flag string) (*record.DB, error) {
+	kind, file, _ := strings.Cut(flag, ":")
+	switch {
+	case flag == "none":
+		return nil, nil
+	case kind == "sqlite" && file != "":
+	case flag == "":
+		var ok bool
+		if file, ok = stateFile("record.db"); !ok {
+			return nil, nil
+		}
+	default:
+		return nil, usagef("--record %s: sqlite:FILE and none are possible", flag)
+	}
+	return record.Open(file)
+}
+
+// checkBeforeTag compares an image that the target has, but nothing names yet, with its source.
+func (a *app) checkBeforeTag(ctx context.Context, src store.Source, target formats.Sources, made, source ocispec.Descriptor) error {
+	want, err := image.OpenManifest(ctx, src, nil, source, image.Options{Readers: readers()[1:]})
+	if err != nil {
+		return fmt.Errorf("check: source: %w", err)
+	}
+	defer closeQuietly(want)
+	got, err := image.OpenManifest(ctx, target, nil, made, image.Options{Readers: readers()[:1]})
+	if err != nil {
+		return fmt.Errorf("check: %w", err)
+	}
+	defer closeQuietly(got)
+	found := 0
+	err = check.Compare(ctx, want.Image, got.Image, func(d check.Difference) error {
+		found++
+		_, err := fmt.Fprintln(a.stderr, d)
+		return err
+	})
+	if err == nil && found > 0 {
+		err = fmt.Errorf("%w: %d differences, nothing was tagged", errDifferent, found)
+	}
+	return err
+}

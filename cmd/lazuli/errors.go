@@ -1,0 +1,97 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"syscall"
+
+	"github.com/lazuli-project/lazuli/blob"
+	"github.com/lazuli-project/lazuli/convert"
+	"github.com/lazuli-project/lazuli/store"
+)
+
+// Exit codes, as users are told.
+const (
+	exitDone        = 0
+	exitFailed      = 1 // or differences found
+	exitUsage       = 2
+	exitNotFound    = 3
+	exitDenied      = 4
+	exitNetwork     = 5
+	exitDamaged     = 6 // or unsupported
+	exitNoSpace     = 7
+	exitInterrupted = 130
+)
+
+// usageError is a wrong use of the command line.
+type usageError struct{ err error }
+
+func (e *usageError) Error() string { return e.err.Error() }
+func (e *usageError) Unwrap() error { return e.err }
+
+func usagef(format string, args ...any) error { return &usageError{fmt.Errorf(format, args...)} }
+
+// exitError ends the program with the exit code of another one, without a message.
+type exitError struct{ code int }
+
+func (e *exitError) Error() string { return fmt.Sprintf("exit status %d", e.code) }
+
+// errDifferent: an image differs from its source; the differences are printed.
+var errDifferent = errors.New("the images differ")
+
+// classify returns the exit code of an error and what to do next.
+func classify(ctx context.Context, err error) (code int, hint string) {
+	var usage *usageError
+	switch {
+	case err == nil:
+		return exitDone, ""
+	case ctx.Err() != nil && errors.Is(err, context.Canceled):
+		return exitInterrupted, "what was stored so far is used by the next run"
+	case errors.As(err, &usage), errors.Is(err, store.ErrReference):
+		return exitUsage, `see "lazuli --help" and "lazuli COMMAND --help"`
+	case errors.Is(err, errDifferent):
+		return exitFailed, "convert the image again, and report this if it stays"
+	case errors.Is(err, store.ErrDenied):
+		return exitDenied, `log in with "docker login" or "podman login", or give --creds USER:PASSWORD; writing needs the right to push`
+	case errors.Is(err, store.ErrNoSpace), errors.Is(err, syscall.ENOSPC):
+		return exitNoSpace, "free some space on the target and run the command again: what is there already is used"
+	case errors.Is(err, convert.ErrNothingToConvert):
+		return exitNotFound, `"lazuli inspect" shows which platforms and formats the source has; see --platform`
+	case errors.Is(err, blob.ErrUnsupported):
+		return exitDamaged, `"lazuli inspect" shows what the image is`
+	case errors.Is(err, blob.ErrDigest), errors.Is(err, blob.ErrCorrupt):
+		return exitDamaged, "the bytes are not what their digests promise: fetch or push the image again, or look at the host named above"
+	case errors.Is(err, store.ErrNotFound), errors.Is(err, fs.ErrNotExist):
+		return exitNotFound, "check the spelling of the reference and its tag"
+	case errors.Is(err, store.ErrNetwork):
+		return exitNetwork, "check the host's name and port, the network, and --plain-http, --insecure or --ca for the registry; then run the command again"
+	}
+	return exitFailed, ""
+}
+
+// report prints an error in its four parts and returns the exit code.
+func (a *app) report(ctx context.Context, err error) int {
+	var exit *exitError
+	if errors.As(err, &exit) {
+		return exit.code
+	}
+	code, hint := classify(ctx, err)
+	if err == nil {
+		return code
+	}
+	if code == exitInterrupted {
+		err = errors.New("interrupted")
+	}
+	if a.json {
+		_ = json.NewEncoder(a.stderr).Encode(map[string]any{"error": err.Error(), "hint": hint, "exit_code": code})
+		return code
+	}
+	fmt.Fprintf(a.stderr, "lazuli: %v\n", err)
+	if hint != "" {
+		fmt.Fprintf(a.stderr, "hint: %s\n", hint)
+	}
+	return code
+}

@@ -1,0 +1,8 @@
+//go:build !linux
+
+package main
+
+import "github.com/spf13/cobra"
+
+// platformCommands are those that need Linux.
+func (a *app) platformCommands() []*cobra.Command { return nil }

@@ -1,0 +1,112 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/spf13/pflag"
+	"golang.org/x/term"
+
+	"github.com/lazuli-project/lazuli/store"
+)
+
+// storeFlags are the flags of one side of a transfer.
+type storeFlags struct {
+	plainHTTP, insecure bool
+	ca, cert, key       string
+	creds, authFile     string
+}
+
+// add registers the flags with a prefix before their names.
+func (s *storeFlags) add(f *pflag.FlagSet, prefix, side string) {
+	f.BoolVar(&s.plainHTTP, prefix+"plain-http", false, "talk plain HTTP to "+side)
+	f.BoolVar(&s.insecure, prefix+"insecure", false, "do not verify certificates of "+side)
+	f.StringVar(&s.ca, prefix+"ca", "", "`FILE` with certificate authorities for "+side)
+	f.StringVar(&s.cert, prefix+"cert", "", "`FILE` with a client certificate for "+side)
+	f.StringVar(&s.key, prefix+"key", "", "`FILE` with the client certificate's key")
+	f.StringVar(&s.creds, prefix+"creds", "", "`USER[:PASSWORD]` for "+side)
+	f.StringVar(&s.authFile, prefix+"authfile", "", "credential `FILE` for "+side)
+}
+
+// addStoreFlags registers one set for both sides, and one for each.
+func addStoreFlags(f *pflag.FlagSet) (both, src, dest *storeFlags) {
+	both, src, dest = new(storeFlags), new(storeFlags), new(storeFlags)
+	both.add(f, "", "registries")
+	src.add(f, "src-", "the source's registry")
+	dest.add(f, "dest-", "the target's registry")
+	return both, src, dest
+}
+
+// over returns the flags of one side, with those of both sides where it has none of its own.
+func (s *storeFlags) over(both *storeFlags) *storeFlags {
+	m := *s
+	m.plainHTTP = m.plainHTTP || both.plainHTTP
+	m.insecure = m.insecure || both.insecure
+	if m.ca == "" {
+		m.ca = both.ca
+	}
+	if m.cert == "" {
+		m.cert, m.key = both.cert, both.key
+	}
+	if m.creds == "" {
+		m.creds = both.creds
+	}
+	if m.authFile == "" {
+		m.authFile = both.authFile
+	}
+	return &m
+}
+
+// options makes the store's options of the flags. A missing password is asked for on a terminal.
+func (a *app) storeOptions(s *storeFlags) (store.Options, error) {
+	o := store.Options{
+		PlainHTTP: s.plainHTTP, Insecure: s.insecure, CAFile: s.ca, CertFile: s.cert, KeyFile: s.key, AuthFile: s.authFile,
+		Env: os.Getenv, UserAgent: "lazuli/" + version(), Stdin: a.stdin, Stdout: a.stdout,
+	}
+	if (s.cert == "") != (s.key == "") {
+		return o, usagef("--cert and --key go together")
+	}
+	if s.creds == "" {
+		return o, nil
+	}
+	var given bool
+	o.Username, o.Password, given = strings.Cut(s.creds, ":")
+	if given {
+		return o, nil
+	}
+	p, err := a.askPassword(o.Username)
+	o.Password = p
+	return o, err
+}
+
+func (a *app) askPassword(user string) (string, error) {
+	in, ok := a.stdin.(*os.File)
+	if !ok || !term.IsTerminal(int(in.Fd())) {
+		return "", usagef("--creds %s: no password given, and no terminal to ask for it", user)
+	}
+	fmt.Fprintf(a.stderr, "Password of %s: ", user)
+	p, err := term.ReadPassword(int(in.Fd()))
+	fmt.Fprintln(a.stderr)
+	if err != nil {
+		return "", fmt.Errorf("read the password: %w", err)
+	}
+	return string(p), nil
+}
+
+// parseRefs parses references.
+func parseRefs(args ...string) ([]store.Ref, error) {
+	refs := make([]store.Ref, len(args))
+	for i, s := range args {
+		r, err := store.Parse(s)
+		if err != nil {
+			return nil, &usageError{err}
+		}
+		refs[i] = r
+	}
+	return refs, nil
+}
+
+// closeQuietly closes what was only read from.
+func closeQuietly(c io.Closer) { _ = c.Close() }
