@@ -61,6 +61,9 @@ func (g *gzipReader) wrap(err error) error {
 	return fmt.Errorf("gzip member %d, at %d compressed and %d decoded bytes: %w", g.member, g.d.in.off+int64(g.d.in.pos), g.decoded, err)
 }
 
+// errReserved is what RFC 1952, 2.3.1.2, demands.
+var errReserved = corrupt("reserved flags in the gzip header")
+
 // begin reads a member's header, or finds that there is none: zeros may be behind the last member, as gzip(1)
 // accepts them, but nothing else. It returns io.EOF at the end.
 func (g *gzipReader) begin() error {
@@ -86,8 +89,11 @@ func (g *gzipReader) begin() error {
 		return g.wrap(corrupt("no gzip header"))
 	}
 	flags := head[3]
-	if head[2] != 8 || flags&gzipReserved != 0 {
-		return g.wrap(corrupt("gzip header of an unknown kind"))
+	if head[2] != 8 {
+		return g.wrap(corrupt("unknown method in the gzip header"))
+	}
+	if flags&gzipReserved != 0 {
+		return g.wrap(errReserved)
 	}
 	if err := g.optional(flags, &crc); err != nil {
 		return g.wrap(err)
