@@ -115,19 +115,19 @@ func Sparse(tb testing.TB, name string, format SparseFormat, size int64, pieces 
 		numbers = append(numbers, strconv.FormatInt(p.Off, 10), strconv.Itoa(len(p.Data)))
 	}
 	h := Header{Name: name, Mode: 0o644, Mtime: Time, Size: int64(len(data)), Type: '0', Magic: MagicPOSIX}
-	real := strconv.FormatInt(size, 10)
+	realSize := strconv.FormatInt(size, 10)
 	switch format {
 	case SparseOld:
 		return Raw(oldSparse(h, size, pieces, data))
 	case Sparse00:
-		records := []string{"GNU.sparse.size", real, "GNU.sparse.numblocks", strconv.Itoa(len(pieces))}
+		records := []string{"GNU.sparse.size", realSize, "GNU.sparse.numblocks", strconv.Itoa(len(pieces))}
 		for i := 0; i < len(numbers); i += 2 {
 			records = append(records, "GNU.sparse.offset", numbers[i], "GNU.sparse.numbytes", numbers[i+1])
 		}
 		return Raw(slices.Concat(Extension('x', Records(records...)), h.Block(), Padded(data)))
 	case Sparse01:
 		h.Name = "GNUSparseFile.0/x"
-		return Raw(slices.Concat(Extension('x', Records("GNU.sparse.size", real, "GNU.sparse.numblocks", strconv.Itoa(len(pieces)),
+		return Raw(slices.Concat(Extension('x', Records("GNU.sparse.size", realSize, "GNU.sparse.numblocks", strconv.Itoa(len(pieces)),
 			"GNU.sparse.name", name, "GNU.sparse.map", strings.Join(numbers, ","))), h.Block(), Padded(data)))
 	case Sparse10:
 		h.Name = "GNUSparseFile.0/x"
@@ -135,7 +135,7 @@ func Sparse(tb testing.TB, name string, format SparseFormat, size int64, pieces 
 		data = append(Padded([]byte(lines)), data...)
 		h.Size = int64(len(data))
 		return Raw(slices.Concat(Extension('x', Records("GNU.sparse.major", "1", "GNU.sparse.minor", "0",
-			"GNU.sparse.name", name, "GNU.sparse.realsize", real)), h.Block(), Padded(data)))
+			"GNU.sparse.name", name, "GNU.sparse.realsize", realSize)), h.Block(), Padded(data)))
 	}
 	tb.Fatalf("sparse format %q", format)
 	return Item{}
