@@ -2,10 +2,12 @@ package main
 
 import (
 	"context"
+	"errors"
 	"io"
 	"os"
 	"runtime"
 	"runtime/debug"
+	"runtime/pprof"
 
 	"github.com/spf13/cobra"
 
@@ -22,6 +24,8 @@ type app struct {
 	progress       string
 	json           bool
 	jobs           int
+	profile        string
+	profileEnd     func()
 }
 
 // readers are the formats that can be read, the preferred ones first.
@@ -40,6 +44,9 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	cmd.SetOut(stdout)
 	cmd.SetErr(stderr)
 	err := cmd.ExecuteContext(ctx)
+	if a.profileEnd != nil {
+		a.profileEnd()
+	}
 	return a.report(ctx, err)
 }
 
@@ -62,6 +69,9 @@ An image is named as
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		PersistentPreRunE: func(*cobra.Command, []string) error {
+			if err := a.startProfile(); err != nil {
+				return err
+			}
 			if a.jobs > 0 && a.jobs < runtime.GOMAXPROCS(0) {
 				runtime.GOMAXPROCS(a.jobs)
 			}
@@ -76,6 +86,8 @@ An image is named as
 	f.BoolVarP(&a.quiet, "quiet", "q", false, "print no progress")
 	f.StringVar(&a.progress, "progress", "auto", "auto, tty, plain, json or none")
 	f.BoolVar(&a.json, "json", false, "print the result as one JSON object")
+	f.StringVar(&a.profile, "cpuprofile", "", "write a CPU profile to `FILE`")
+	_ = f.MarkHidden("cpuprofile")
 	f.IntVar(&a.jobs, "jobs", 0, "how many cores and layers at once (all cores)")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err} })
 	root.AddCommand(
@@ -84,6 +96,25 @@ An image is named as
 	)
 	root.AddCommand(a.platformCommands()...)
 	return root
+}
+
+// startProfile begins the CPU profile that developers ask for.
+func (a *app) startProfile() error {
+	if a.profile == "" {
+		return nil
+	}
+	f, err := os.Create(a.profile)
+	if err != nil {
+		return err
+	}
+	if err := pprof.StartCPUProfile(f); err != nil {
+		return errors.Join(err, f.Close())
+	}
+	a.profileEnd = func() {
+		pprof.StopCPUProfile()
+		_ = f.Close()
+	}
+	return nil
 }
 
 // exactArgs is cobra's check with an error of ours.
