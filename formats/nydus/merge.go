@@ -46,7 +46,7 @@ func (w *Writer) merge(layers []formats.Layer) ([]byte, []*layerData, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	crcs := shareChunks(merged, blobs, int64(w.set.chunkSize))
+	shareChunks(merged, blobs, int64(w.set.chunkSize))
 	used := make([]bool, len(blobs))
 	_ = merged.Nodes(func(n *tree.Node) error {
 		for _, x := range n.Extents {
@@ -54,7 +54,8 @@ func (w *Writer) merge(layers []formats.Layer) ([]byte, []*layerData, error) {
 		}
 		return nil
 	})
-	spec := &rafs6.Spec{Tree: merged, ChunkSize: uint32(w.set.chunkSize), Compressor: w.set.compressor, Digester: w.set.digester, Prefetch: w.set.prefetch}
+	spec := &rafs6.Spec{Tree: merged, ChunkSize: uint32(w.set.chunkSize), Compressor: w.set.compressor, Digester: w.set.digester,
+		AllChunks: true, Prefetch: w.set.prefetch}
 	var kept []*layerData
 	renumber := make([]uint32, len(blobs))
 	for i, b := range blobs {
@@ -63,7 +64,7 @@ func (w *Writer) merge(layers []formats.Layer) ([]byte, []*layerData, error) {
 		}
 		renumber[i] = uint32(len(kept))
 		kept = append(kept, b)
-		spec.Blobs = append(spec.Blobs, rafs6.Blob{Info: b.info, Table: b.table, Digests: nydusblob.Digests{Sums: b.digests.Sums, CRC32C: crcs[i]}})
+		spec.Blobs = append(spec.Blobs, rafs6.Blob{Info: b.info, Table: b.table, Digests: b.digests})
 	}
 	if len(kept) < len(blobs) {
 		merged.MapBlobs(func(i uint32) uint32 { return renumber[i] })
@@ -72,14 +73,12 @@ func (w *Writer) merge(layers []formats.Layer) ([]byte, []*layerData, error) {
 	return boot, kept, err
 }
 
-// shareChunks makes files refer to the lowest blob that has a chunk. It returns the CRCs of the chunks by blob.
-func shareChunks(t *tree.Tree, blobs []*layerData, unit int64) [][]uint32 {
-	crcs := make([][]uint32, len(blobs))
+// shareChunks makes files refer to the lowest blob that has a chunk.
+func shareChunks(t *tree.Tree, blobs []*layerData, unit int64) {
 	moved := make([]map[uint32]chunkRef, len(blobs))
 	first := knownChunks{seed: maphash.MakeSeed()}
 	var places []chunkRef
 	for i, b := range blobs {
-		crcs[i] = b.digests.CRC32C
 		for k := range b.table.Len() {
 			sum := (*[nydusblob.DigestSize]byte)(b.digests.Sums[k*nydusblob.DigestSize:])
 			n, fresh := first.put(sum)
@@ -94,10 +93,7 @@ func shareChunks(t *tree.Tree, blobs []*layerData, unit int64) [][]uint32 {
 		}
 	}
 	if !slices.ContainsFunc(moved, func(m map[uint32]chunkRef) bool { return m != nil }) {
-		return crcs
-	}
-	for i := range crcs {
-		crcs[i] = slices.Clone(crcs[i])
+		return
 	}
 	_ = t.Nodes(func(n *tree.Node) error {
 		if !slices.ContainsFunc(n.Extents, func(x tree.Extent) bool { return moved[x.Blob] != nil }) {
@@ -113,10 +109,6 @@ func shareChunks(t *tree.Tree, blobs []*layerData, unit int64) [][]uint32 {
 				x.Offset, x.Length = x.Offset+part.Length, x.Length-part.Length
 				if to, ok := moved[x.Blob][uint32(k)]; ok {
 					part.Blob, part.Offset = to.blob, blobs[to.blob].table.Entry(int(to.index)).Plain.Off
-					// A layer that is taken up again knows the CRC only of chunks that its own files have.
-					if crcs[to.blob][to.index] == 0 {
-						crcs[to.blob][to.index] = crcs[x.Blob][k]
-					}
 				}
 				n.AppendExtent(part)
 				k++
@@ -124,5 +116,4 @@ func shareChunks(t *tree.Tree, blobs []*layerData, unit int64) [][]uint32 {
 		}
 		return nil
 	})
-	return crcs
 }

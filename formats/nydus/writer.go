@@ -179,7 +179,8 @@ func (l *layerWriter) writeSections(t *tree.Tree) (*layerData, error) {
 	t.CountLinks()
 	c, set := l.chunks, &l.w.set
 	data := &layerData{table: &c.table, digests: nydusblob.Digests{Sums: c.known.sums, CRC32C: c.crcs}}
-	spec := &rafs6.Spec{Tree: t, ChunkSize: uint32(set.chunkSize), Compressor: set.compressor, Digester: set.digester, Prefetch: []string{"/"}}
+	spec := &rafs6.Spec{Tree: t, ChunkSize: uint32(set.chunkSize), Compressor: set.compressor, Digester: set.digester,
+		AllChunks: true, Prefetch: []string{"/"}}
 	if c.table.Len() > 0 {
 		if err := l.writeData(data); err != nil {
 			return nil, err
@@ -258,10 +259,7 @@ func (w *Writer) Reopen(ctx context.Context, desc ocispec.Descriptor, src blob.S
 		return fail(err)
 	}
 	data.digests = b.Digests(0, data.table.Len())
-	if data.digests.Sums, err = readDigests(ctx, src, data.table.Len(), decoder); err != nil {
-		return fail(err)
-	}
-	if data.digests.Sums == nil || info.Features != layerFeatures {
+	if !data.digests.Complete(data.table.Len()) || info.Features != layerFeatures {
 		return fail(fmt.Errorf("made with other options: %w", blob.ErrUnsupported))
 	}
 	info.ID, info.StoredSize = desc.Digest.Encoded(), uint64(src.Size())

@@ -48,8 +48,13 @@ func (d *Digests) crc(i int) uint32 {
 
 var zeroSum [DigestSize]byte
 
-// Layout maps the plain space of a blob. Its spans are chunks, and batches where chunks share one. A span's plain
-// range is rounded up to Align; what follows a chunk there is zeros.
+// maxBatchSpan bounds the plain size of a span with several chunks. Each chunk of a batch begins at a multiple of Align,
+// so that a batch of many tiny ones is much larger in the plain space than its content. It then has several spans,
+// all with the same stored range.
+const maxBatchSpan = 4 << 20
+
+// Layout maps the plain space of a blob. Its spans are chunks, and batches or parts of them where chunks share one. A
+// span's plain range is rounded up to Align; what follows a chunk there is zeros.
 type Layout struct {
 	info    Info
 	table   *Table
@@ -70,14 +75,14 @@ func NewLayout(info *Info, t *Table, digests Digests, d *Decoder) *Layout {
 	if t.batches() == 0 {
 		return l
 	}
+	var begin Entry // of the last span
 	for i := range t.Len() {
 		e := t.Entry(i)
-		if i > 0 && e.InBatch {
-			if p := t.Entry(i - 1); p.InBatch && p.Batch == e.Batch {
-				continue
-			}
+		if i > 0 && e.InBatch && begin.InBatch && begin.Batch == e.Batch && e.Plain.End()-begin.Plain.Off <= maxBatchSpan {
+			continue
 		}
 		l.first = append(l.first, uint32(i))
+		begin = e
 	}
 	return l
 }

@@ -206,7 +206,7 @@ func (b *builder) chunkFormat(n *tree.Node) uint32 {
 	return chunkIndexes | (unit - blockBits)
 }
 
-// usedChunk is a chunk that some file has. The key, the beginning of its digest, makes comparing quick.
+// usedChunk is a chunk of the chunk table. The key, the beginning of its digest, makes comparing quick.
 type usedChunk struct {
 	key         uint64
 	blob, index uint32
@@ -216,16 +216,12 @@ type usedChunk struct {
 func (b *builder) usedChunks() []usedChunk {
 	n := 0
 	for i := range b.chunks {
-		for _, u := range b.chunks[i].used {
-			if u != 0 {
-				n++
-			}
-		}
+		n += len(b.chunks[i].used)
 	}
 	chunks := make([]usedChunk, 0, n)
 	for i := range b.chunks {
 		for index, u := range b.chunks[i].used {
-			if u != 0 {
+			if u != 0 || b.spec.AllChunks {
 				chunks = append(chunks, usedChunk{binary.BigEndian.Uint64(b.sum(uint32(i), uint32(index))), uint32(i), uint32(index)})
 			}
 		}
@@ -278,7 +274,7 @@ func (b *builder) encodeChunks(p []byte, chunks []usedChunk) {
 		}
 		le.PutUint32(dst[44:], uint32(e.Plain.Len))
 		le.PutUint64(dst[56:], uint64(e.Plain.Off))
-		le.PutUint64(dst[64:], uint64(b.chunks[c.blob].used[c.index]-1)*uint64(b.spec.ChunkSize))
+		le.PutUint64(dst[64:], uint64(max(b.chunks[c.blob].used[c.index], 1)-1)*uint64(b.spec.ChunkSize))
 		le.PutUint32(dst[72:], c.index)
 		le.PutUint32(dst[76:], crc)
 	}

@@ -48,16 +48,16 @@ func Parse(p []byte) (*Bootstrap, error) {
 		return nil, err
 	}
 	b := &Bootstrap{Blobs: blobs, Flags: s.flags, ChunkSize: s.chunkSize, Mountable: true,
-		chunks: s.chunkTable.of(p), refs: make([][]chunkRef, len(blobs))}
-	if s.chunkTable.size == 0 {
-		b.chunks = nil
+		refs: make([][]chunkRef, len(blobs))}
+	if s.chunkTable.size > 0 {
+		b.chunks = s.chunkTable.of(p)
 	}
 	if err := b.checkChunks(); err != nil {
 		return nil, err
 	}
 	t := &treeParser{b: b, p: p, meta: uint64(s.metaBlock) * blockSize, seen: make([]uint64, len(p)/nidSize/64+1),
 		linked: make(map[uint64]*tree.Node), budget: uint64(len(p))}
-	if s.prefetch.off != 0 {
+	if s.prefetch.off != 0 && s.prefetch.size > 0 {
 		t.want(s.prefetch.of(p))
 	}
 	if b.Tree, err = t.parse(uint64(s.rootNid)); err != nil {

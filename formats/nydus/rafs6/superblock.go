@@ -205,7 +205,7 @@ func (r region) overlaps(o region) bool {
 	return r.size > 0 && o.size > 0 && r.off < o.off+o.size && o.off < r.off+r.size
 }
 
-// of returns the region's bytes; it must be valid.
+// of returns the region's bytes; it must be valid. Tables of size 0 are not checked, and may not be asked for.
 func (r region) of(p []byte) []byte { return p[r.off:][:r.size:r.size] }
 
 // Device slot, 128 bytes: 0 blob id, 64 bytes, padded with NUL | 64 u32 blocks | 68 u32 address in the space of all
