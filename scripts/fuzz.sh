@@ -1,0 +1,10 @@
+#!/bin/sh
+# Fuzz every target of the project for a time (default 60s), one after the other. Ends with the first finding.
+set -eu
+time=${1:-60s}
+go list ./... | while read -r pkg; do
+    go test -list '^Fuzz' "$pkg" | { grep '^Fuzz' || true; } | while read -r target; do
+        echo "$pkg $target"
+        go test -run '^$' -fuzz "^$target\$" -fuzztime "$time" "$pkg"
+    done
+done
