@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -128,12 +129,44 @@ func NewReader(b formats.Blob, opt Options) (*Reader, error) {
 // Size returns the size of the plain space.
 func (r *Reader) Size() int64 { return r.layout.Size() }
 
-// CachedFile returns the path of the cache's file with the whole plain space, if that is complete.
-func (r *Reader) CachedFile() (string, bool) {
-	if r.cached == nil || !r.cached.Complete() {
-		return "", false
+// Cached reports whether every span is in the disk cache.
+func (r *Reader) Cached() bool { return r.cached != nil && r.cached.Complete() }
+
+// SealedFile returns the cache's file with the plain space, if that is complete and every byte of it has been verified since
+// it was last written; otherwise it verifies now, which reads all of the file. Damaged spans are taken out of the cache.
+func (r *Reader) SealedFile(ctx context.Context) (string, bool, error) {
+	if !r.Cached() {
+		return "", false, nil
 	}
-	return r.cached.DataPath(), true
+	if r.cached.Sealed() {
+		return r.cached.DataPath(), true, nil
+	}
+	err := r.cached.Seal(func() error {
+		var plain []byte
+		for i := range r.layout.NumSpans() {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			s := r.layout.Span(i)
+			plain = slices.Grow(plain[:0], int(s.Plain.Len))[:s.Plain.Len]
+			err := r.cached.ReadAt(plain, s.Plain.Off)
+			if err == nil {
+				err = r.layout.Verify(plain, s)
+			}
+			if err != nil && !errors.Is(err, blob.ErrUnverified) {
+				r.damaged.Add(1)
+				return errors.Join(err, r.cached.Drop(i))
+			}
+		}
+		return nil
+	})
+	switch {
+	case err == nil:
+		return r.cached.DataPath(), true, nil
+	case ctx.Err() != nil:
+		return "", false, context.Cause(ctx)
+	}
+	return "", false, nil // the damaged span is fetched again, and a file that cannot be sealed is not used as a whole
 }
 
 // Stats returns the figures so far.

@@ -281,9 +281,9 @@ func TestDiskCacheAcrossReaders(t *testing.T) {
 	opt := Options{Cache: diskCache(t, dir)}
 	first := f.reader(t, opt)
 	f.check(t, first, 0, len(f.plain))
-	path, ok := first.CachedFile()
-	if !ok {
-		t.Fatal("the blob is not complete")
+	path, ok, err := first.SealedFile(t.Context())
+	if err != nil || !ok {
+		t.Fatalf("the blob is not complete: %v", err)
 	}
 	if got, _ := os.ReadFile(path); !bytes.Equal(got, f.plain) {
 		t.Error("the cache's file is not the plain space")
@@ -301,6 +301,9 @@ func TestDiskCacheAcrossReaders(t *testing.T) {
 		t.Fatal(err)
 	}
 	third := f.reader(t, opt)
+	if _, ok, err := third.SealedFile(t.Context()); ok || err != nil {
+		t.Errorf("a damaged file counts as verified: %v", err)
+	}
 	f.check(t, third, 0, len(f.plain))
 	if got := f.source.reads; len(got) != 1 || got[0] != (blob.Range{Off: 3 * spanSize, Len: spanSize}) {
 		t.Errorf("requests for one damaged span: %v", got)

@@ -8,7 +8,6 @@ import (
 	"io"
 	"os"
 	"strings"
-	"sync"
 
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
@@ -26,7 +25,7 @@ var ErrUnavailable = errors.New("EROFS mount not possible here")
 type Options struct {
 	// Cache holds the metadata image as a file. Without it, the metadata is served by FUSE, too.
 	Cache *cache.Dir
-	// ReadAhead of the mount in bytes; 0 leaves the kernel's 128 KiB.
+	// ReadAhead of the mount in bytes; 0 leaves the kernel's default of 128 KiB, less than 0 turns it off.
 	ReadAhead int
 	// OnError is told of reads that failed, concurrently; may be nil.
 	OnError func(blob int, off int64, err error)
@@ -35,10 +34,9 @@ type Options struct {
 // Mount is a mounted image.
 type Mount struct {
 	dir    string
-	server *blobfs.Server // nil where every blob is a plain file
-	ended  chan struct{}
-	err    error // of the server, once ended is closed
-	once   sync.Once
+	server *blobfs.Server // nil where the kernel has all it needs in plain files
+	ended  chan struct{}  // closed when the server has ended
+	err    error          // of the server, once ended is closed
 }
 
 // plainFile serves one blob of an image.
@@ -61,40 +59,56 @@ func (f memFile) ReadAt(_ context.Context, p []byte, off int64) error {
 }
 
 // New mounts the image on dir, read-only. It stays mounted until it is unmounted there, by [Mount.Unmount] or by anybody.
+// Where the metadata and every blob are complete in the cache, the kernel gets those files, and needs no server; see [Mount.Served].
 // An error that wraps [ErrUnavailable] means that a mount by FUSE may still work.
-func New(im *fetch.Image, dir string, opt Options) (_ *Mount, err error) {
+func New(ctx context.Context, im *fetch.Image, dir string, opt Options) (*Mount, error) {
 	if im.EROFS == nil {
 		return nil, fmt.Errorf("%s image without EROFS metadata: %w", im.Format, ErrUnavailable)
 	}
 	m := &Mount{dir: dir, ended: make(chan struct{})}
-	paths, err := m.serve(im, opt)
-	if err != nil {
+	meta := ""
+	if opt.Cache != nil {
+		var err error
+		if meta, err = metadataFile(im, opt.Cache); err != nil {
+			return nil, err
+		}
+		files, err := sealedFiles(ctx, im)
+		if err != nil {
+			return nil, err
+		}
+		// Some file systems are no place for metadata; the server is.
+		if files != nil && attach(meta, files, dir, opt.ReadAhead) == nil {
+			close(m.ended)
+			return m, nil
+		}
+	}
+	if err := m.serve(im, meta, opt); err != nil {
 		return nil, err
-	}
-	err = attach(paths.meta, paths.devices, dir, opt.ReadAhead)
-	if err != nil && paths.metaByFUSE != paths.meta {
-		// A metadata file on tmpfs or overlayfs cannot be mounted, one on FUSE can.
-		err = attach(paths.metaByFUSE, paths.devices, dir, opt.ReadAhead)
-	}
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("mount %s: %w: %w", dir, ErrUnavailable, err), m.server.Close(), paths.remove())
-	}
-	// The kernel has all files open now. Once it closes them, at the unmount, the server ends by itself.
-	if err := errors.Join(m.server.Detach(), paths.remove()); err != nil {
-		return nil, errors.Join(err, m.Unmount())
 	}
 	return m, nil
 }
 
-type paths struct {
-	dir, meta, metaByFUSE string
-	devices               []string
+// sealedFiles returns the cache's files of all blobs, or nil if one is not complete.
+func sealedFiles(ctx context.Context, im *fetch.Image) ([]string, error) {
+	files := make([]string, 0, len(im.Blobs))
+	for i := range im.Blobs {
+		r, ok := im.Plain(i).(*fetch.Reader)
+		if !ok || !r.Cached() {
+			return nil, nil
+		}
+	}
+	for i := range im.Blobs {
+		file, ok, err := im.Plain(i).(*fetch.Reader).SealedFile(ctx)
+		if err != nil || !ok {
+			return nil, err
+		}
+		files = append(files, file)
+	}
+	return files, nil
 }
 
-func (p *paths) remove() error { return os.Remove(p.dir) }
-
-// serve starts the server and returns the paths to mount.
-func (m *Mount) serve(im *fetch.Image, opt Options) (*paths, error) {
+// serve mounts with a server for the blobs, and for the metadata if that is in no file that the kernel takes.
+func (m *Mount) serve(im *fetch.Image, meta string, opt Options) (err error) {
 	var files []blobfs.File
 	for i := range im.Blobs {
 		files = append(files, plainFile{im.Plain(i)})
@@ -102,33 +116,37 @@ func (m *Mount) serve(im *fetch.Image, opt Options) (*paths, error) {
 	files = append(files, memFile{im.EROFS, im.EROFS.Size})
 	dir, err := os.MkdirTemp("", "lazuli-blobs-")
 	if err != nil {
-		return nil, fmt.Errorf("mount: %w", err)
+		return fmt.Errorf("mount: %w", err)
 	}
 	m.server, err = blobfs.Mount(dir, files, opt.OnError)
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("%w: %w", ErrUnavailable, err), os.Remove(dir))
+		return errors.Join(fmt.Errorf("%w: %w", ErrUnavailable, err), os.Remove(dir))
 	}
 	go func() {
 		m.err = m.server.Serve()
 		close(m.ended)
 	}()
-	p := &paths{dir: dir, metaByFUSE: m.server.Path(len(im.Blobs))}
+	var devices []string
 	for i := range im.Blobs {
-		path := m.server.Path(i)
-		if r, ok := im.Plain(i).(*fetch.Reader); ok {
-			if file, ok := r.CachedFile(); ok {
-				path = file
-			}
-		}
-		p.devices = append(p.devices, path)
+		devices = append(devices, m.server.Path(i))
 	}
-	p.meta = p.metaByFUSE
-	if opt.Cache != nil {
-		if p.meta, err = metadataFile(im, opt.Cache); err != nil {
-			return nil, errors.Join(err, m.server.Close(), p.remove())
-		}
+	served := m.server.Path(len(im.Blobs))
+	if meta == "" {
+		meta = served
 	}
-	return p, nil
+	err = attach(meta, devices, m.dir, opt.ReadAhead)
+	if err != nil && meta != served {
+		// A metadata file on tmpfs or overlayfs cannot be mounted, one on FUSE can.
+		err = attach(served, devices, m.dir, opt.ReadAhead)
+	}
+	if err != nil {
+		return errors.Join(fmt.Errorf("mount %s: %w: %w", m.dir, ErrUnavailable, err), m.server.Close(), os.Remove(dir))
+	}
+	// The kernel has all files open now. Once it closes them, at the unmount, the server ends by itself.
+	if err := errors.Join(m.server.Detach(), os.Remove(dir)); err != nil {
+		return errors.Join(err, m.Close())
+	}
+	return nil
 }
 
 // metadataFile returns the cache's file of the metadata image.
@@ -181,8 +199,8 @@ func attach(meta string, devices []string, dir string, readAhead int) error {
 	if err := unix.MoveMount(mnt, "", unix.AT_FDCWD, dir, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
 		return fmt.Errorf("move_mount to %s: %w", dir, err)
 	}
-	if readAhead > 0 {
-		setReadAhead(before, readAhead)
+	if readAhead != 0 {
+		setReadAhead(before, max(0, readAhead))
 	}
 	return nil
 }
@@ -201,24 +219,43 @@ func kernelLog(fs int) string {
 	return sb.String()
 }
 
-// Wait waits until the image is unmounted and returns what the server of its blobs ended with.
+// Served reports whether the mount needs this process: it serves the blobs until the image is unmounted.
+func (m *Mount) Served() bool { return m.server != nil }
+
+// Wait waits until the kernel has let go of the blobs of an unmounted image and returns what their server ended with. Without
+// a server it returns at once.
 func (m *Mount) Wait() error {
 	<-m.ended
 	return m.err
 }
 
+// Detach takes the mount out of the file system. What is open in it, or lies under an overlay, goes on.
+func (m *Mount) Detach() error { return m.unmount(unix.MNT_DETACH) }
+
 // Unmount takes the mount down. Files that are open in it keep it alive until they are closed, and Wait waits for that.
-func (m *Mount) Unmount() (err error) {
-	m.once.Do(func() {
-		if err = unix.Unmount(m.dir, 0); errors.Is(err, unix.EBUSY) {
-			err = unix.Unmount(m.dir, unix.MNT_DETACH)
-		}
-		if err != nil {
-			err = fmt.Errorf("unmount %s: %w", m.dir, err)
-		}
-	})
+func (m *Mount) Unmount() error {
+	err := m.unmount(0)
+	if errors.Is(err, unix.EBUSY) {
+		err = m.unmount(unix.MNT_DETACH)
+	}
 	return err
 }
 
-// Close unmounts and ends the server, whoever has files open.
-func (m *Mount) Close() error { return errors.Join(m.Unmount(), m.server.Close()) }
+func (m *Mount) unmount(flags int) error {
+	if err := unix.Unmount(m.dir, flags); err != nil {
+		return fmt.Errorf("unmount %s: %w", m.dir, err)
+	}
+	return nil
+}
+
+// Close unmounts, if that has not happened, and ends the server, whoever has files open: they get errors.
+func (m *Mount) Close() error {
+	err := m.Unmount()
+	if errors.Is(err, unix.EINVAL) { // not mounted any more
+		err = nil
+	}
+	if m.server != nil {
+		err = errors.Join(err, m.server.Close())
+	}
+	return err
+}
