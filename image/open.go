@@ -31,6 +31,8 @@ type Options struct {
 	Readers []formats.Reader
 	// Referrers makes a plain image be looked up in its referrers, where a converted one may hang.
 	Referrers bool
+	// Offline fetches nothing from a registry: what is not in Fetch.Cache gives ErrOffline.
+	Offline bool
 }
 
 // Image is an open image.
@@ -55,7 +57,7 @@ func Open(ctx context.Context, ref store.Ref, opt Options) (_ *Image, err error)
 	if ref.Transport == store.Bare {
 		return openBare(ctx, ref, opt)
 	}
-	src, err := store.OpenSource(ctx, ref, opt.Store)
+	src, err := openSource(ctx, ref, opt)
 	if err != nil {
 		return nil, err
 	}
@@ -73,7 +75,28 @@ func Open(ctx context.Context, ref store.Ref, opt Options) (_ *Image, err error)
 		return nil, fmt.Errorf("%s: %w", ref, err)
 	}
 	im.source = src
+	if k, ok := src.(*keeper); ok {
+		k.opening.Store(false)
+	}
 	return im, nil
+}
+
+// openSource opens the store. Metadata of images in registries is kept in the cache.
+func openSource(ctx context.Context, ref store.Ref, opt Options) (store.Source, error) {
+	if ref.Transport != store.Registry || opt.Fetch.Cache == nil {
+		if opt.Offline && ref.Transport == store.Registry {
+			return nil, fmt.Errorf("%s: no cache is in use: %w", ref, ErrOffline)
+		}
+		return store.OpenSource(ctx, ref, opt.Store)
+	}
+	if opt.Offline {
+		return newKeeper(ref, opt.Fetch.Cache, nil), nil
+	}
+	src, err := store.OpenSource(ctx, ref, opt.Store)
+	if err != nil {
+		return nil, err
+	}
+	return newKeeper(ref, opt.Fetch.Cache, src), nil
 }
 
 // referrers lists manifests that refer to another: the ability of a source.

@@ -28,6 +28,9 @@ const (
 	Disk  Mode = "disk" // of images that are disks
 )
 
+// TempPrefix is how the names of temporary directories of overlays begin.
+const TempPrefix = "lazuli-overlay-"
+
 // ErrMode: there is no such mode, or not for this image.
 var ErrMode = errors.New("mount mode not possible")
 
@@ -65,11 +68,12 @@ type Mounted struct {
 	Mode Mode
 	// Reason says why the mode is not EROFS though Auto was asked for; else nil.
 	Reason error
+	// TempDir is what is removed at the end; "" for none. Who kills the process may remove it after the unmount.
+	TempDir string
 
 	image   *fetch.Image
 	backend backend
 	served  bool
-	temp    string        // removed at the end; "" for none
 	ended   chan struct{} // closed when all is over
 	err     error         // once ended is closed
 	once    sync.Once     // of unmounting
@@ -96,15 +100,15 @@ func New(ctx context.Context, im *fetch.Image, dir string, opt Options) (_ *Moun
 	m := &Mounted{Dir: dir, image: im, ended: make(chan struct{})}
 	lower := dir
 	if opt.Writable {
-		if m.temp, err = os.MkdirTemp(opt.TempDir, "lazuli-overlay-"); err != nil {
+		if m.TempDir, err = os.MkdirTemp(opt.TempDir, TempPrefix); err != nil {
 			return nil, fmt.Errorf("mount: %w", err)
 		}
 		defer func() {
 			if err != nil {
-				err = errors.Join(err, os.RemoveAll(m.temp))
+				err = errors.Join(err, os.RemoveAll(m.TempDir))
 			}
 		}()
-		lower = filepath.Join(m.temp, "lower")
+		lower = filepath.Join(m.TempDir, "lower")
 		if err := os.Mkdir(lower, 0o700); err != nil {
 			return nil, fmt.Errorf("mount: %w", err)
 		}
@@ -114,7 +118,7 @@ func New(ctx context.Context, im *fetch.Image, dir string, opt Options) (_ *Moun
 	}
 	if opt.Writable {
 		// The overlay keeps the image alive, so that unmounting the overlay is all that it takes to end everything.
-		err := errors.Join(overlay(im, lower, m.temp, opt.UpperDir, dir), m.backend.Detach(), os.Remove(lower))
+		err := errors.Join(overlay(im, lower, m.TempDir, opt.UpperDir, dir), m.backend.Detach(), os.Remove(lower))
 		if err != nil {
 			return nil, errors.Join(err, m.Unmount(), m.backend.Close())
 		}
@@ -192,15 +196,15 @@ func (m *Mounted) finish(id uint64) {
 	err := waitGone(id)
 	// What is open keeps the mount alive; and it may have been detached.
 	err = errors.Join(err, m.backend.Wait())
-	if m.temp != "" {
-		err = errors.Join(err, os.RemoveAll(m.temp))
+	if m.TempDir != "" {
+		err = errors.Join(err, os.RemoveAll(m.TempDir))
 	}
 	m.err = err
 }
 
 // Served reports whether this process must live as long as the mount. It need not where the kernel has all that it needs in files of
 // the cache, and nothing has to be removed at the end.
-func (m *Mounted) Served() bool { return m.served || m.temp != "" }
+func (m *Mounted) Served() bool { return m.served || m.TempDir != "" }
 
 // Done is closed when the mount has ended, as for [Mounted.Wait].
 func (m *Mounted) Done() <-chan struct{} { return m.ended }
@@ -215,7 +219,7 @@ func (m *Mounted) Wait() error {
 // does anything.
 func (m *Mounted) Unmount() error {
 	m.once.Do(func() {
-		if m.temp == "" {
+		if m.TempDir == "" {
 			m.gone = m.backend.Unmount()
 		} else {
 			m.gone = Unmount(m.Dir, true)
@@ -229,7 +233,7 @@ func (m *Mounted) Unmount() error {
 func (m *Mounted) Close() error {
 	err := m.Unmount()
 	err = errors.Join(err, m.backend.Close())
-	if m.temp != "" && m.Mode == FUSE {
+	if m.TempDir != "" && m.Mode == FUSE {
 		return err
 	}
 	return errors.Join(err, m.Wait())

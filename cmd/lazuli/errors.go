@@ -10,6 +10,7 @@ import (
 
 	"github.com/lazuli-project/lazuli/blob"
 	"github.com/lazuli-project/lazuli/convert"
+	"github.com/lazuli-project/lazuli/image"
 	"github.com/lazuli-project/lazuli/store"
 )
 
@@ -54,6 +55,8 @@ func classify(ctx context.Context, err error) (code int, hint string) {
 		return exitUsage, `see "lazuli --help" and "lazuli COMMAND --help"`
 	case errors.Is(err, errDifferent):
 		return exitFailed, "convert the image again, and report this if it stays"
+	case errors.Is(err, image.ErrOffline):
+		return exitNetwork, "run it once without --offline and with the same --cache, and read there what is needed"
 	case errors.Is(err, store.ErrDenied):
 		return exitDenied, `log in with "docker login" or "podman login", or give --creds USER:PASSWORD; writing needs the right to push`
 	case errors.Is(err, store.ErrNoSpace), errors.Is(err, syscall.ENOSPC):

@@ -273,4 +273,3 @@ func (fs *fileSystem) StatFs(_ <-chan struct{}, _ *fuse.InHeader, out *fuse.Stat
 	out.NameLen = tree.MaxName
 	return fuse.OK
 }
-
