@@ -203,5 +203,5 @@ func (c *conversion) remember(ctx context.Context, o int, src, blob ocispec.Desc
 	}
 }
 
-// ErrNothingToConvert: no image of the source is for the wanted platforms, or all are converted already.
+// ErrNothingToConvert means that no image of the source is for the wanted platforms, or all are converted already.
 var ErrNothingToConvert = errors.New("nothing to convert")

@@ -52,7 +52,7 @@ func (im *Image) Plain(i int) Plain { return im.plain[i] }
 
 // Close closes all blobs.
 func (im *Image) Close() error {
-	var errs []error
+	errs := make([]error, 0, len(im.plain))
 	for _, p := range im.plain {
 		errs = append(errs, p.Close())
 	}

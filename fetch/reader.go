@@ -79,7 +79,7 @@ type Reader struct {
 	opt    Options
 	cached *cache.Blob // nil without a disk cache
 
-	ctx    context.Context // of the requests; ended by Close
+	ctx    context.Context //nolint:containedctx // of the requests, which outlive the reads that began them; ended by Close
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 

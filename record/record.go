@@ -31,7 +31,7 @@ type DB struct{ db *sql.DB }
 var _ convert.Record = (*DB)(nil)
 
 // Open opens the record in the file, which is created where it is absent.
-func Open(file string) (*DB, error) {
+func Open(ctx context.Context, file string) (*DB, error) {
 	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
 		return nil, fmt.Errorf("record: %w", err)
 	}
@@ -40,7 +40,7 @@ func Open(file string) (*DB, error) {
 	if err != nil {
 		return nil, fmt.Errorf("record %s: %w", file, err)
 	}
-	if _, err := db.Exec(schema); err != nil {
+	if _, err := db.ExecContext(ctx, schema); err != nil {
 		return nil, errors.Join(fmt.Errorf("record %s: %w", file, err), db.Close())
 	}
 	return &DB{db}, nil

@@ -19,7 +19,7 @@ func TestRemembersAcrossProcesses(t *testing.T) {
 	var wg sync.WaitGroup
 	for range 4 { // several converters on one file
 		wg.Go(func() {
-			d, err := Open(file)
+			d, err := Open(t.Context(), file)
 			if err != nil {
 				t.Error(err)
 				return
@@ -33,7 +33,7 @@ func TestRemembersAcrossProcesses(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	d, err := Open(file)
+	d, err := Open(t.Context(), file)
 	if err != nil {
 		t.Fatal(err)
 	}

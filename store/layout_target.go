@@ -218,9 +218,9 @@ func (d *layoutDir) publish(_ context.Context, entries []ocispec.Descriptor) err
 	if err := lockExclusive(blobs); err != nil {
 		return fileError("lock", string(d.directory), err)
 	}
-	x := &ocispec.Index{}
 	l := newLayout(Ref{Path: string(d.directory)}, d.directory)
-	if x, err = l.index(); err != nil {
+	x, err := l.index()
+	if err != nil {
 		if !errors.Is(err, ErrNotFound) {
 			return err
 		}

@@ -25,8 +25,6 @@ const (
 	WhiteoutPrefix = ".wh."
 	// WhiteoutOpaque takes away all entries that its directory has in the layers below.
 	WhiteoutOpaque = ".wh..wh..opq"
-	// whiteoutMeta begins the names of aufs's own metadata, which are passed over.
-	whiteoutMeta = ".wh..wh."
 )
 
 // maxSymlinks is how many symbolic links are followed on the way to a parent directory, as in Linux.

@@ -17,7 +17,7 @@ type Skipped struct{ Owners, Devices, Xattrs int }
 // Any reports whether something was left out.
 func (s Skipped) Any() bool { return s != Skipped{} }
 
-// ErrNotEmpty: the directory has entries already.
+// ErrNotEmpty means that the directory has entries already.
 var ErrNotEmpty = errors.New("directory is not empty")
 
 // Dir needs the file attributes of Unix.

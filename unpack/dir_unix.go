@@ -25,7 +25,7 @@ type Skipped struct {
 // Any reports whether something was left out.
 func (s Skipped) Any() bool { return s != Skipped{} }
 
-// ErrNotEmpty: the directory has entries already.
+// ErrNotEmpty means that the directory has entries already.
 var ErrNotEmpty = errors.New("directory is not empty")
 
 // Dir unpacks into a directory, which is created, or is there and empty. Root gets every detail; for other users, owners,

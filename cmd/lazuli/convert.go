@@ -132,7 +132,7 @@ func (a *app) convert(ctx context.Context, c *convertFlags, source, target strin
 			return a.checkBeforeTag(ctx, src, out.Target, made, source)
 		}
 	}
-	known, err := a.openRecord(c.record)
+	known, err := a.openRecord(ctx, c.record)
 	if err != nil {
 		return err
 	}
@@ -154,7 +154,7 @@ func (a *app) convert(ctx context.Context, c *convertFlags, source, target strin
 }
 
 // openRecord opens what was converted before. Without a state directory nothing is remembered.
-func (a *app) openRecord(flag string) (*record.DB, error) {
+func (a *app) openRecord(ctx context.Context, flag string) (*record.DB, error) {
 	kind, file, _ := strings.Cut(flag, ":")
 	switch {
 	case flag == "none":
@@ -168,7 +168,7 @@ func (a *app) openRecord(flag string) (*record.DB, error) {
 	default:
 		return nil, usagef("--record %s: sqlite:FILE and none are possible", flag)
 	}
-	return record.Open(file)
+	return record.Open(ctx, file)
 }
 
 // checkBeforeTag compares an image that the target has, but nothing names yet, with its source.

@@ -14,7 +14,7 @@ func usage() (cpu float64, peak int64) {
 	if unix.Getrusage(unix.RUSAGE_SELF, &u) != nil {
 		return 0, 0
 	}
-	peak = int64(u.Maxrss)
+	peak = int64(u.Maxrss)        //nolint:unconvert // 32 bits on some systems
 	if runtime.GOOS != "darwin" { // where it is in bytes
 		peak <<= 10
 	}

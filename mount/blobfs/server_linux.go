@@ -33,7 +33,7 @@ type Server struct {
 	// onError is told of reads that failed; may be nil.
 	onError func(file int, off int64, err error)
 
-	ctx    context.Context // of all reads; ended by Close
+	ctx    context.Context //nolint:containedctx // of all reads, which the kernel begins; ended by Close
 	cancel context.CancelFunc
 	reads  sync.WaitGroup
 	ended  chan struct{} // closed when Serve has ended

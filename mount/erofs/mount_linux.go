@@ -18,7 +18,7 @@ import (
 	"github.com/lazuli-project/lazuli/mount/blobfs"
 )
 
-// ErrUnavailable: this kernel, or the place of the files, does not allow the mount. Another way of mounting may work.
+// ErrUnavailable means that this kernel, or the place of the files, does not allow the mount. Another way of mounting may work.
 var ErrUnavailable = errors.New("EROFS mount not possible here")
 
 // Options of a mount.
