@@ -229,8 +229,9 @@ func (c *chunker) dispatch() {
 			return
 		}
 		c.running.Add(1)
+		decided := j.decided // j may be over and in use again as soon as it runs
 		go c.run(j, before)
-		before = j.decided
+		before = decided
 	}
 }
 

@@ -189,7 +189,19 @@ func FuzzOpen(f *testing.F) {
 		if err := img.Tree.Validate(sizes); err != nil {
 			t.Fatal(err)
 		}
-		// Content may be large: files may share chunks.
-		verifyAll(t, img)
+		// Not the files: they may share chunks, and so be of any size.
+		for _, b := range img.Blobs {
+			src, err := b.Open(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			for i := range b.Layout.NumSpans() {
+				s := b.Layout.Span(i)
+				stored, plain := make([]byte, s.Stored.Len), make([]byte, s.Plain.Len)
+				if src.ReadRange(t.Context(), stored, s.Stored.Off, blob.Demand) == nil && b.Layout.Decode(plain, stored, s) == nil {
+					_ = b.Layout.Verify(plain, s)
+				}
+			}
+		}
 	})
 }

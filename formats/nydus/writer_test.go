@@ -352,3 +352,39 @@ func TestFailingSink(t *testing.T) {
 		lw.Abort()
 	}
 }
+
+// Jobs are used again while others are on their way.
+func TestManyJobs(t *testing.T) {
+	t.Parallel()
+	const n = 200_000
+	w := newWriter(t, Options{Compression: "none", ChunkSize: 4096, CPU: formats.NewCPU(3)})
+	lw, err := w.Layer(t.Context(), formats.LayerSource{}, nil, newMemory())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lw.Abort()
+	top := tree.New()
+	for i := range n {
+		content := fmt.Appendf(nil, "%08d", i%(n/2))
+		node := &tree.Node{Mode: tree.TypeRegular | 0o644, Size: int64(len(content))}
+		top.Root.Put(fmt.Sprintf("%08d", i), node)
+		if err := lw.Entry(&tarfs.Entry{Size: node.Size}, node); err != nil {
+			t.Fatal(err)
+		}
+		if err := lw.Data(content); err != nil {
+			t.Fatal(err)
+		}
+	}
+	l, err := lw.Close(top)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s := l.Stats; s.Chunks != n || s.Deduped != n/2 || s.Entries != n {
+		t.Errorf("%+v", s)
+	}
+	for i, e := range l.Tree.Root.Entries {
+		if want := int64(i%(n/2)) * 4096; len(e.Node.Extents) != 1 || e.Node.Extents[0].Offset != want {
+			t.Fatalf("file %d is at %+v instead of %d", i, e.Node.Extents, want)
+		}
+	}
+}
