@@ -1,0 +1,43 @@
+package formatstest
+
+import (
+	"testing"
+
+	"github.com/lazuli-project/lazuli/formats"
+)
+
+// Format is what is tested.
+type Format struct {
+	// Writer returns a new writer that uses the given cores. Every call returns one with the same options.
+	Writer func(tb testing.TB, cpu *formats.CPU) formats.Writer
+	Reader formats.Reader
+	// Chunk is the size in bytes at whose multiples the writer cuts content; files get sizes around it. 0 means 4096.
+	Chunk int
+	// Large adds a file of 8 GiB, which takes some seconds where chunks are large and too long where they are not.
+	Large bool
+	// MaxAlloc is how many bytes opening and reading a damaged image of some KiB may allocate, all in all. 0 means 64 MiB.
+	MaxAlloc int64
+}
+
+func (f *Format) setDefaults() {
+	if f.Chunk == 0 {
+		f.Chunk = 4096
+	}
+	if f.MaxAlloc == 0 {
+		f.MaxAlloc = 64 << 20
+	}
+}
+
+// Run runs all tests of a format. It may not be called by a test that is parallel: memory is measured.
+func Run(t *testing.T, f Format) {
+	f.setDefaults()
+	t.Run("damage", f.testDamage)
+	t.Run("failures", f.testFailures)
+	t.Run("generated", f.testGenerated)
+	t.Run("cases", f.testCases)
+	if f.Large && !testing.Short() {
+		t.Run("large file", f.testLargeFile)
+	}
+	t.Run("same bytes", f.testSameBytes)
+	t.Run("reopen", f.testReopen)
+}

@@ -1,0 +1,77 @@
+package formatstest
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/lazuli-project/lazuli/internal/imagetest"
+	"github.com/lazuli-project/lazuli/tarfs"
+	"github.com/lazuli-project/lazuli/tree"
+)
+
+// readTar calls entry for each entry of a tar, with its node, and then data for each piece of its content.
+func readTar(layer []byte, entry func(e *tarfs.Entry, n *tree.Node) error, data func(p []byte) error) (*tree.Tree, error) {
+	r, b := tarfs.NewReader(bytes.NewReader(layer)), tarfs.NewBuilder()
+	for {
+		e, err := r.Next()
+		if errors.Is(err, io.EOF) {
+			return b.Tree(), nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		n, err := b.Add(e)
+		if err != nil {
+			return nil, err
+		}
+		if err := entry(e, n); err != nil {
+			return nil, err
+		}
+		for e.Size > 0 {
+			p, err := r.Data()
+			if errors.Is(err, io.EOF) {
+				break
+			}
+			if err != nil {
+				return nil, err
+			}
+			if err := data(p); err != nil {
+				return nil, err
+			}
+		}
+	}
+}
+
+// expected returns the listing of the layers merged by the rules of package tarfs.
+func expected(layers [][]byte) ([]string, error) {
+	var trees []*tree.Tree
+	contents := make([][]byte, len(layers)) // of all files of a layer, one behind the other
+	for i, layer := range layers {
+		t, err := readTar(layer, func(e *tarfs.Entry, n *tree.Node) error {
+			if e.Size > 0 {
+				n.Extents = []tree.Extent{{Offset: int64(len(contents[i])), Length: e.Size}}
+			}
+			return nil
+		}, func(p []byte) error {
+			contents[i] = append(contents[i], p...)
+			return nil
+		})
+		if err != nil {
+			return nil, fmt.Errorf("layer %d: %w", i, err)
+		}
+		trees = append(trees, t)
+	}
+	merged, err := tarfs.MergeBlobs(trees, func(layer int, _ uint32) uint32 { return uint32(layer) })
+	if err != nil {
+		return nil, err
+	}
+	return imagetest.List(merged, func(n *tree.Node) ([]byte, error) {
+		var p []byte
+		for _, x := range n.Extents {
+			p = append(p, contents[x.Blob][x.Offset:][:x.Length]...)
+		}
+		return p, nil
+	})
+}

@@ -1,0 +1,184 @@
+package formatstest
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"testing"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/lazuli-project/lazuli/formats"
+	"github.com/lazuli-project/lazuli/internal/imagetest"
+	"github.com/lazuli-project/lazuli/tarfs"
+	"github.com/lazuli-project/lazuli/tree"
+)
+
+// sourceImage returns the manifest of a plain image of the layers.
+func sourceImage(tb testing.TB, layers [][]byte) *formats.Manifest {
+	tb.Helper()
+	stored := make([]imagetest.Layer, len(layers))
+	for i, l := range layers {
+		stored[i] = imagetest.Plain(l)
+	}
+	img := imagetest.NewImage(tb, stored...)
+	raw := img.Objects[img.Desc.Digest]
+	var m ocispec.Manifest
+	if err := json.Unmarshal(raw, &m); err != nil {
+		tb.Fatal(err)
+	}
+	src, err := formats.ParseManifest(img.Desc, raw, img.Objects[m.Config.Digest])
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return src
+}
+
+// writeLayer converts one layer. Content is given in pieces of at most cut bytes where that is not 0.
+func writeLayer(ctx context.Context, w formats.Writer, sink formats.Sink, src formats.LayerSource, parents []formats.Layer, layer []byte, cut int) (formats.Layer, error) {
+	lw, err := w.Layer(ctx, src, parents, sink)
+	if err != nil {
+		return formats.Layer{}, err
+	}
+	defer lw.Abort()
+	var buf []byte
+	t, err := readTar(layer, func(e *tarfs.Entry, n *tree.Node) error { return lw.Entry(e, n) }, func(p []byte) error {
+		for len(p) > 0 {
+			n := len(p)
+			if cut > 0 {
+				n = min(n, cut)
+			}
+			buf = append(buf[:0], p[:n]...)
+			err := lw.Data(buf)
+			for i := range buf { // only valid during the call
+				buf[i] = 0xee
+			}
+			if err != nil {
+				return err
+			}
+			p = p[n:]
+		}
+		return nil
+	})
+	if err != nil {
+		return formats.Layer{}, err
+	}
+	return lw.Close(t)
+}
+
+// writeLayers converts all layers.
+func writeLayers(ctx context.Context, w formats.Writer, sink formats.Sink, src *formats.Manifest, layers [][]byte, cut int) ([]formats.Layer, error) {
+	p, ok := w.(formats.NeedsParents)
+	needsParents := ok && p.NeedsParents()
+	var done []formats.Layer
+	for i, layer := range layers {
+		var parents []formats.Layer
+		if needsParents {
+			parents = done
+		}
+		l, err := writeLayer(ctx, w, sink, formats.LayerSource{Desc: src.Manifest.Layers[i], Index: i}, parents, layer, cut)
+		if err != nil {
+			return nil, fmt.Errorf("layer %d: %w", i, err)
+		}
+		done = append(done, l)
+	}
+	return done, nil
+}
+
+// errBroken: a writer made an image that does not hold together.
+var errBroken = errors.New("broken image")
+
+// finish makes the image of finished layers and checks that its manifest names what m has.
+func finish(ctx context.Context, w formats.Writer, m *memory, src *formats.Manifest, layers []formats.Layer) (*formats.Manifest, error) {
+	res, err := w.Finish(ctx, layers, src, m)
+	if err != nil {
+		return nil, err
+	}
+	if d := formats.DigestOf(res.Desc.MediaType, res.Manifest); d.Digest != res.Desc.Digest || d.Size != res.Desc.Size {
+		return nil, fmt.Errorf("%w: the manifest is %+v and not %+v", errBroken, d, res.Desc)
+	}
+	var parsed ocispec.Manifest
+	if err := json.Unmarshal(res.Manifest, &parsed); err != nil {
+		return nil, fmt.Errorf("%w: %w", errBroken, err)
+	}
+	for _, d := range append([]ocispec.Descriptor{parsed.Config}, parsed.Layers...) {
+		p, err := m.get(d.Digest)
+		if err != nil {
+			return nil, fmt.Errorf("%w: %w", errBroken, err)
+		}
+		if int64(len(p)) != d.Size || d.MediaType == "" {
+			return nil, fmt.Errorf("%w: object of %d bytes is said to be %+v", errBroken, len(p), d)
+		}
+	}
+	config, err := m.get(parsed.Config.Digest)
+	if err != nil {
+		return nil, err
+	}
+	return formats.ParseManifest(res.Desc, res.Manifest, config)
+}
+
+// write converts an image.
+func write(ctx context.Context, w formats.Writer, m *memory, src *formats.Manifest, layers [][]byte, cut int) (*formats.Manifest, error) {
+	done, err := writeLayers(ctx, w, m, src, layers, cut)
+	if err != nil {
+		return nil, err
+	}
+	return finish(ctx, w, m, src, done)
+}
+
+// roundTrip converts layers, reads the result, and says how it differs from what package tarfs makes of them. Where that
+// refuses the layers, so must the writer.
+func (f *Format) roundTrip(tb testing.TB, w formats.Writer, layers [][]byte, cut int) error {
+	tb.Helper()
+	ctx := context.Background()
+	src := sourceImage(tb, layers)
+	want, refused := expected(layers)
+	m := newMemory()
+	made, err := write(ctx, w, m, src, layers, cut)
+	switch {
+	case refused != nil && err == nil:
+		return fmt.Errorf("the writer takes layers that are refused: %w", refused)
+	case refused != nil:
+		return nil
+	case err != nil:
+		return fmt.Errorf("write: %w", err)
+	case m.open != 0:
+		return fmt.Errorf("%d objects were neither committed nor given up", m.open)
+	}
+	if f.Reader.Recognize(src) {
+		return errors.New("the reader takes a plain image for its own")
+	}
+	if !f.Reader.Recognize(made) {
+		return errors.New("the reader does not recognise the image")
+	}
+	got, err := list(ctx, f.Reader, made, m)
+	if err != nil {
+		return fmt.Errorf("read: %w", err)
+	}
+	if diff := imagetest.Diff(want, got); diff != "" {
+		return fmt.Errorf("the image differs from its layers:\n%s", diff)
+	}
+	return nil
+}
+
+// same says how two targets differ.
+func same(a, b *memory) error {
+	all := make(map[digest.Digest]bool)
+	for _, d := range append(a.digests(), b.digests()...) {
+		all[d] = true
+	}
+	for d := range all {
+		p, err := a.get(d)
+		q, err2 := b.get(d)
+		if err := errors.Join(err, err2); err != nil {
+			return err
+		}
+		if !bytes.Equal(p, q) {
+			return fmt.Errorf("two objects have digest %s", d)
+		}
+	}
+	return nil
+}
