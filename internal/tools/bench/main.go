@@ -71,6 +71,9 @@ func (b *bench) run(ctx context.Context) error {
 		}
 	}
 	b.findPeers()
+	if err := os.MkdirAll(b.dir, 0o755); err != nil {
+		return err
+	}
 	work, err := os.MkdirTemp(b.dir, "bench-")
 	if err != nil {
 		return err
