@@ -24,8 +24,12 @@ const maxLayer = 2 * maxBootstrap
 func readBootstrapLayer(r io.Reader) (boot []byte, metas map[string][]byte, err error) {
 	src := &sourceReader{r: r}
 	boot, metas, err = readLayer(bufio.NewReader(src))
-	if err != nil && src.err == nil && !errors.Is(err, blob.ErrCorrupt) {
-		// The source is as it should be, so what is in it is not.
+	switch {
+	case err == nil:
+	case src.err != nil && !errors.Is(err, src.err):
+		// The source failed, or is not what its digest says; what was read of it does not matter then.
+		err = fmt.Errorf("%w: %w", src.err, err)
+	case src.err == nil && !errors.Is(err, blob.ErrCorrupt):
 		err = fmt.Errorf("%w: %w", blob.ErrCorrupt, err)
 	}
 	if err == nil && boot == nil {

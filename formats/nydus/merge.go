@@ -75,6 +75,9 @@ func (w *Writer) merge(layers []formats.Layer) ([]byte, []*layerData, error) {
 
 // shareChunks makes files refer to the lowest blob that has a chunk.
 func shareChunks(t *tree.Tree, blobs []*layerData, unit int64) {
+	if len(blobs) < 2 {
+		return
+	}
 	moved := make([]map[uint32]chunkRef, len(blobs))
 	first := knownChunks{seed: maphash.MakeSeed()}
 	var places []chunkRef
