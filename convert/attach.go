@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"slices"
 
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
@@ -38,20 +39,28 @@ func (c *conversion) dress(out Output, im *sourceImage, fin *formats.Result) (oc
 }
 
 // attach makes the output's target name the converted images, and returns what it names.
-func (c *conversion) attach(ctx context.Context, out Output, s *source, made []ocispec.Descriptor) (ocispec.Descriptor, error) {
-	var top ocispec.Descriptor
+func (c *conversion) attach(ctx context.Context, out Output, s *source, made []madeImage) (ocispec.Descriptor, error) {
+	top := s.desc
+	if c.opt.Attach != AttachTag {
+		// Before our manifests: a referrer comes after its subject.
+		if err := store.Copy(ctx, out.Target, c.src, s.desc, store.CopyOptions{Concurrency: c.opt.Jobs}); err != nil {
+			return top, fmt.Errorf("copy the source: %w", err)
+		}
+	}
+	descs := make([]ocispec.Descriptor, len(made))
+	for i, m := range made {
+		if err := out.Target.Put(ctx, m.desc, m.raw); err != nil {
+			return top, err
+		}
+		descs[i] = m.desc
+	}
 	var err error
 	switch c.opt.Attach {
 	case AttachTag:
-		top, err = c.attachTag(ctx, out, s, made)
+		top, err = c.attachTag(ctx, out, s, descs)
 	case AttachIndex:
-		top, err = c.attachIndex(ctx, out, s, made)
-	case AttachReferrer:
-		if err = store.Copy(ctx, out.Target, c.src, s.desc, store.CopyOptions{Concurrency: c.opt.Jobs}); err == nil {
-			top = s.desc
-		}
-	default:
-		err = fmt.Errorf("unknown way to attach: %q", c.opt.Attach)
+		top, err = c.attachIndex(ctx, out, s, descs)
+	case AttachReferrer: // the tag names the source
 	}
 	if err != nil {
 		return top, err
@@ -64,12 +73,11 @@ func (c *conversion) attachTag(ctx context.Context, out Output, s *source, made 
 	if s.index == nil || len(made) == 1 && len(s.carried) == 0 {
 		return made[0], nil
 	}
-	entries := made
 	carried, err := c.carry(ctx, out, s, made)
 	if err != nil {
 		return ocispec.Descriptor{}, err
 	}
-	return c.putIndex(ctx, out, s, append(entries, carried...))
+	return c.putIndex(ctx, out, s, slices.Concat(made, carried))
 }
 
 // carry copies what stands beside the images in the source's index. Attestations of an image that was converted are pointed
@@ -99,9 +107,6 @@ func (c *conversion) carry(ctx context.Context, out Output, s *source, made []oc
 
 // attachIndex names an index that has the source's manifests first, so that runtimes that do not know the format take those.
 func (c *conversion) attachIndex(ctx context.Context, out Output, s *source, made []ocispec.Descriptor) (ocispec.Descriptor, error) {
-	if err := store.Copy(ctx, out.Target, c.src, s.desc, store.CopyOptions{Concurrency: c.opt.Jobs}); err != nil {
-		return ocispec.Descriptor{}, fmt.Errorf("copy the source: %w", err)
-	}
 	var entries []ocispec.Descriptor
 	if s.index != nil {
 		entries = append(entries, s.index.Index.Manifests...)
@@ -109,6 +114,10 @@ func (c *conversion) attachIndex(ctx context.Context, out Output, s *source, mad
 		entries = append(entries, s.images[0].src.Desc)
 	}
 	for _, d := range made {
+		// The source may be what this conversion made before.
+		if slices.ContainsFunc(entries, func(e ocispec.Descriptor) bool { return e.Digest == d.Digest }) {
+			continue
+		}
 		if e, ok := out.Writer.(formats.IndexMarker); ok {
 			d = e.MarkIndexEntry(d)
 		}

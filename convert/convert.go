@@ -1,11 +1,14 @@
 package convert
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -27,7 +30,9 @@ type conversion struct {
 // Convert converts what src names for every output. Targets are committed, and not closed. On an error nothing is tagged;
 // blobs that were stored stay and are used by the next try.
 func Convert(ctx context.Context, src store.Source, outputs []Output, opt Options) (*Result, error) {
-	opt.setDefaults()
+	if err := opt.setDefaults(); err != nil {
+		return nil, err
+	}
 	c := &conversion{src: src, outputs: outputs, opt: opt}
 	begin := time.Now()
 	s, err := c.plan(ctx)
@@ -35,14 +40,14 @@ func Convert(ctx context.Context, src store.Source, outputs []Output, opt Option
 		return nil, err
 	}
 	res := &Result{}
-	made := make([][]ocispec.Descriptor, len(outputs)) // by output and image
+	made := make([][]madeImage, len(outputs)) // by output and image
 	for _, im := range s.images {
-		images, err := c.image(ctx, im)
+		images, manifests, err := c.image(ctx, im)
 		if err != nil {
 			return nil, fmt.Errorf("image %s%s: %w", im.src.Desc.Digest, onPlatform(im.platform), err)
 		}
 		for o := range outputs {
-			made[o] = append(made[o], images[o].Desc)
+			made[o] = append(made[o], manifests[o])
 		}
 		res.Images = append(res.Images, images...)
 	}
@@ -69,28 +74,48 @@ func onPlatform(p string) string {
 	return " for " + p
 }
 
+// madeImage is a manifest that is not stored yet: a referrer is seen as soon as it is.
+type madeImage struct {
+	desc ocispec.Descriptor
+	raw  []byte
+}
+
+// unstored is a target that also hands out a manifest that it has not got yet.
+type unstored struct {
+	store.Target
+	made madeImage
+}
+
+// Fetch implements [formats.Sources].
+func (u *unstored) Fetch(ctx context.Context, desc ocispec.Descriptor) (io.ReadCloser, error) {
+	if desc.Digest == u.made.desc.Digest {
+		return io.NopCloser(bytes.NewReader(u.made.raw)), nil
+	}
+	return u.Target.Fetch(ctx, desc)
+}
+
 // image converts one image for all outputs.
-func (c *conversion) image(ctx context.Context, im *sourceImage) ([]Image, error) {
+func (c *conversion) image(ctx context.Context, im *sourceImage) ([]Image, []madeImage, error) {
 	layers, reused, err := c.layers(ctx, im)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	images := make([]Image, len(c.outputs))
+	manifests := make([]madeImage, len(c.outputs))
 	for o, out := range c.outputs {
 		fin, err := out.Writer.Finish(ctx, layers[o], im.src, out.Target)
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", out.Writer.Name(), err)
+			return nil, nil, fmt.Errorf("%s: %w", out.Writer.Name(), err)
 		}
 		desc, raw, err := c.dress(out, im, fin)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
-		if err := out.Target.Put(ctx, desc, raw); err != nil {
-			return nil, err
-		}
+		manifests[o] = madeImage{desc, raw}
 		if c.opt.BeforeTag != nil {
-			if err := c.opt.BeforeTag(ctx, out, desc, im.src.Desc); err != nil {
-				return nil, err
+			with := Output{out.Writer, &unstored{out.Target, manifests[o]}}
+			if err := c.opt.BeforeTag(ctx, with, desc, im.src.Desc); err != nil {
+				return nil, nil, err
 			}
 		}
 		images[o] = Image{Format: out.Writer.Name(), Platform: im.platform, Source: im.src.Desc, Desc: desc, Stats: fin.Stats}
@@ -103,15 +128,15 @@ func (c *conversion) image(ctx context.Context, im *sourceImage) ([]Image, error
 		}
 		images[o].Size += fin.Stats["bootstrap_layer_bytes"]
 	}
-	return images, nil
+	return images, manifests, nil
 }
 
 // layers converts the layers of an image. Results are by output and layer.
 func (c *conversion) layers(ctx context.Context, im *sourceImage) ([][]formats.Layer, [][]bool, error) {
-	n := len(im.src.Manifest.Layers)
-	if got := len(im.src.Config.RootFS.DiffIDs); got != n {
-		return nil, nil, fmt.Errorf("manifest with %d layers, config with %d diff IDs: %w", n, got, blob.ErrCorrupt)
+	if err := checkLayers(im.src); err != nil {
+		return nil, nil, err
 	}
+	n := len(im.src.Manifest.Layers)
 	result := make([][]formats.Layer, len(c.outputs))
 	reused := make([][]bool, len(c.outputs))
 	for o := range c.outputs {
@@ -167,6 +192,37 @@ func (c *conversion) layers(ctx context.Context, im *sourceImage) ([][]formats.L
 		}
 	}
 	return result, reused, nil
+}
+
+// checkLayers checks what can be said of the layers before they are read.
+func checkLayers(m *formats.Manifest) error {
+	layers, diffIDs := m.Manifest.Layers, m.Config.RootFS.DiffIDs
+	if len(diffIDs) != len(layers) {
+		return fmt.Errorf("manifest with %d layers, config with %d diff IDs: %w", len(layers), len(diffIDs), blob.ErrCorrupt)
+	}
+	same := make(map[digest.Digest]digest.Digest)
+	for i, l := range layers {
+		if !isTar(l.MediaType) {
+			return fmt.Errorf("layer %d (%s): media type %q: %w", i, l.Digest, l.MediaType, blob.ErrUnsupported)
+		}
+		if err := diffIDs[i].Validate(); err != nil {
+			return fmt.Errorf("layer %d (%s): diff ID %q: %w: %w", i, l.Digest, diffIDs[i], blob.ErrCorrupt, err)
+		}
+		// A layer that stands twice is read once.
+		if before, ok := same[l.Digest]; ok && before != diffIDs[i] {
+			return fmt.Errorf("layer %d (%s): diff ID %s, and %s where it stands before: %w", i, l.Digest, diffIDs[i], before, blob.ErrDigest)
+		}
+		same[l.Digest] = diffIDs[i]
+	}
+	return nil
+}
+
+// isTar reports whether a layer is a tar, however compressed: OCI and Docker media types end with that.
+func isTar(mediaType string) bool {
+	for _, suffix := range []string{"+gzip", "+zstd", ".gzip", ".zstd"} {
+		mediaType = strings.TrimSuffix(mediaType, suffix)
+	}
+	return strings.HasSuffix(mediaType, ".tar")
 }
 
 func (c *conversion) key(o int, src ocispec.Descriptor) Key {

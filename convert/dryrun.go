@@ -33,7 +33,9 @@ type PlannedLayer struct {
 // DryRun resolves the source and checks that its layers can be read and the target be written, by beginning a read and an
 // upload that it then gives up.
 func DryRun(ctx context.Context, src store.Source, out Output, opt Options) (*Plan, error) {
-	opt.setDefaults()
+	if err := opt.setDefaults(); err != nil {
+		return nil, err
+	}
 	c := &conversion{src: src, outputs: []Output{out}, opt: opt}
 	s, err := c.plan(ctx)
 	if err != nil {
@@ -55,10 +57,24 @@ func DryRun(ctx context.Context, src store.Source, out Output, opt Options) (*Pl
 		}
 		plan.Images = append(plan.Images, p)
 	}
-	w, err := out.Target.Create(ctx, ocispec.MediaTypeImageLayer)
-	if err != nil {
+	if err := probe(ctx, out.Target); err != nil {
 		return nil, fmt.Errorf("%s cannot be written: %w", out.Target.Ref(), err)
 	}
-	w.Abort()
 	return plan, nil
+}
+
+// prober is the optional ability of a target to find out whether it can be written, where beginning an object does not tell.
+type prober interface {
+	Probe(ctx context.Context) error
+}
+
+func probe(ctx context.Context, t store.Target) error {
+	if p, ok := t.(prober); ok {
+		return p.Probe(ctx)
+	}
+	w, err := t.Create(ctx, ocispec.MediaTypeImageLayer)
+	if err == nil {
+		w.Abort()
+	}
+	return err
 }

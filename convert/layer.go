@@ -2,7 +2,6 @@ package convert
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"hash"
@@ -58,7 +57,7 @@ func (j *layerJob) run(ctx context.Context, parents [][]formats.Layer) (_ []form
 		return nil, err
 	}
 	defer plain.Close() //nolint:errcheck // frees memory only
-	hashed := &hashedPieces{r: plain, h: sha256.New()}
+	hashed := &hashedPieces{r: plain, h: j.diffID.Algorithm().Hash()}
 
 	writers := make([]formats.LayerWriter, 0, len(j.outputs))
 	defer func() {
@@ -77,7 +76,7 @@ func (j *layerJob) run(ctx context.Context, parents [][]formats.Layer) (_ []form
 	if err := feed(ctx, tarfs.NewReader(hashed), builder, writers); err != nil {
 		return nil, err
 	}
-	if got := digest.NewDigest(digest.SHA256, hashed.h); j.diffID != "" && got != j.diffID {
+	if got := digest.NewDigest(j.diffID.Algorithm(), hashed.h); got != j.diffID {
 		return nil, fmt.Errorf("uncompressed bytes have digest %s, the config says %s: %w", got, j.diffID, blob.ErrDigest)
 	}
 	t := builder.Tree()

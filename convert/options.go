@@ -2,6 +2,7 @@ package convert
 
 import (
 	"context"
+	"fmt"
 	"runtime"
 	"time"
 
@@ -40,8 +41,8 @@ type Options struct {
 	Jobs int
 	// Record knows layers that were converted before; nil means none is known.
 	Record Record
-	// BeforeTag is called for each converted image once the target has all of it and before anything names it. An error
-	// ends the conversion.
+	// BeforeTag is called for each converted image once the target has all of it but the manifest, which out's Target
+	// hands out nevertheless. An error ends the conversion before anything of the image can be seen.
 	BeforeTag func(ctx context.Context, out Output, image, source ocispec.Descriptor) error
 	// OnProgress is called often, concurrently; it must be quick.
 	OnProgress func(Progress)
@@ -49,13 +50,18 @@ type Options struct {
 	Readers []formats.Reader
 }
 
-func (o *Options) setDefaults() {
-	if o.Attach == "" {
+func (o *Options) setDefaults() error {
+	switch o.Attach {
+	case "":
 		o.Attach = AttachTag
+	case AttachTag, AttachIndex, AttachReferrer:
+	default:
+		return fmt.Errorf("way to attach %q: tag, index and referrer are possible", o.Attach)
 	}
 	if o.Jobs <= 0 {
 		o.Jobs = runtime.GOMAXPROCS(0)
 	}
+	return nil
 }
 
 // Progress is the state of one layer.

@@ -8,6 +8,7 @@ import (
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/lazuli-project/lazuli/blob"
 	"github.com/lazuli-project/lazuli/formats"
 	"github.com/lazuli-project/lazuli/store"
 )
@@ -33,6 +34,8 @@ const (
 	annotationReferenceDigest = "vnd.docker.reference.digest"
 )
 
+const mediaTypeDockerConfig = "application/vnd.docker.container.image.v1+json"
+
 // plan finds the images to convert.
 func (c *conversion) plan(ctx context.Context) (*source, error) {
 	desc, err := c.src.Resolve(ctx)
@@ -45,6 +48,9 @@ func (c *conversion) plan(ctx context.Context) (*source, error) {
 		if err != nil {
 			return nil, err
 		}
+		if !isContainerImage(im.src) {
+			return nil, fmt.Errorf("%s: an artifact with a config of type %q, no container image: %w", c.src.Ref(), im.src.Manifest.Config.MediaType, blob.ErrUnsupported)
+		}
 		if c.converted(im.src) {
 			return nil, fmt.Errorf("%s: %w: the image is of a lazy-loading format already", c.src.Ref(), ErrNothingToConvert)
 		}
@@ -55,8 +61,9 @@ func (c *conversion) plan(ctx context.Context) (*source, error) {
 		return nil, err
 	}
 	var seen []string
-	for _, d := range s.index.Index.Manifests {
-		if !store.IsImage(d.MediaType) || d.Annotations[annotationReferenceType] != "" || d.ArtifactType != "" {
+	for i, d := range s.index.Index.Manifests {
+		if !store.IsImage(d.MediaType) || d.Annotations[annotationReferenceType] != "" || d.ArtifactType != "" ||
+			d.Platform != nil && d.Platform.OS == "unknown" {
 			s.carried = append(s.carried, d)
 			continue
 		}
@@ -64,11 +71,14 @@ func (c *conversion) plan(ctx context.Context) (*source, error) {
 		if err != nil {
 			return nil, err
 		}
-		seen = append(seen, im.platform)
-		switch {
-		case c.converted(im.src):
+		if !isContainerImage(im.src) || c.converted(im.src) {
 			s.carried = append(s.carried, d)
-		case wanted(im.platform, c.opt.Platforms):
+			continue
+		}
+		// An entry without a platform would come behind ours in the eyes of runtimes.
+		s.index.Index.Manifests[i].Platform = im.src.Desc.Platform
+		seen = append(seen, im.platform)
+		if wanted(im.platform, c.opt.Platforms) {
 			s.images = append(s.images, im)
 		}
 	}
@@ -97,6 +107,15 @@ func (c *conversion) load(ctx context.Context, desc ocispec.Descriptor) (*source
 		m.Desc.Platform = &p
 	}
 	return &sourceImage{m, platformName(m.Desc.Platform)}, nil
+}
+
+// isContainerImage tells images from artifacts, which have manifests of the same media type.
+func isContainerImage(m *formats.Manifest) bool {
+	switch m.Manifest.Config.MediaType {
+	case ocispec.MediaTypeImageConfig, mediaTypeDockerConfig:
+		return true
+	}
+	return false
 }
 
 func platformName(p *ocispec.Platform) string {

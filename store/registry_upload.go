@@ -55,6 +55,16 @@ func (t *registryTarget) newUpload(ctx context.Context, alg digest.Algorithm) *u
 	return &upload{target: t, ctx: ctx, stop: stop, alg: alg, sum: alg.Hash(), piece: pieceSize}
 }
 
+// Probe begins an upload and cancels it, to find out whether the user may push: [registryTarget.Create] sends nothing.
+func (t *registryTarget) Probe(ctx context.Context) error {
+	u := t.newUpload(ctx, digest.SHA256)
+	defer u.Abort()
+	if _, err := u.begin(ctx); err != nil {
+		return t.fail(ctx, "begin an upload to", err)
+	}
+	return nil
+}
+
 // Write implements io.Writer.
 func (u *upload) Write(p []byte) (int, error) {
 	if u.err != nil {
