@@ -1,0 +1,39 @@
+package nydus_test
+
+import (
+	"testing"
+
+	"github.com/lazuli-project/lazuli/formats"
+	"github.com/lazuli-project/lazuli/formats/formatstest"
+	"github.com/lazuli-project/lazuli/formats/nydus"
+)
+
+func TestConformance(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		options nydus.Options
+		large   bool
+	}{
+		{"default", nydus.Options{}, true},
+		{"zstd", nydus.Options{Compression: "zstd", ChunkSize: 8 << 10}, false},
+		{"lz4 sha256", nydus.Options{Compression: "lz4", Digest: "sha256", ChunkSize: 4 << 10}, false},
+		{"none", nydus.Options{Compression: "none", ChunkSize: 16 << 10, PrefetchPaths: []string{"/etc", "/none"}}, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			formatstest.Run(t, formatstest.Format{
+				Writer: func(tb testing.TB, cpu *formats.CPU) formats.Writer {
+					o := c.options
+					o.CPU = cpu
+					w, err := nydus.NewWriter(o)
+					if err != nil {
+						tb.Fatal(err)
+					}
+					return w
+				},
+				Reader: nydus.Reader{},
+				Chunk:  c.options.ChunkSize,
+				Large:  c.large,
+			})
+		})
+	}
+}
