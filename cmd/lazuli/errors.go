@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os/exec"
 	"syscall"
 
 	"github.com/lazuli-project/lazuli/blob"
@@ -55,6 +56,8 @@ func classify(ctx context.Context, err error) (code int, hint string) {
 		return exitUsage, `see "lazuli --help" and "lazuli COMMAND --help"`
 	case errors.Is(err, errDifferent):
 		return exitFailed, "convert the image again, and report this if it stays"
+	case errors.Is(err, exec.ErrNotFound):
+		return exitFailed, `install the program (on Debian: "apt install runc"), or name another one`
 	case errors.Is(err, image.ErrOffline):
 		return exitNetwork, "run it once without --offline and with the same --cache, and read there what is needed"
 	case errors.Is(err, store.ErrDenied):

@@ -94,8 +94,8 @@ type lazyStats struct {
 	Blobs fetch.Stats `json:"blobs"`
 }
 
-func (im *lazyImage) statsOf(m *mount.Mounted) lazyStats {
-	return lazyStats{Mode: string(m.Mode), Requests: im.meter.requests.Load(), Bytes: im.meter.bytes.Load(), Blobs: m.Stats()}
+func (im *lazyImage) statsIn(mode mount.Mode) lazyStats {
+	return lazyStats{Mode: string(mode), Requests: im.meter.requests.Load(), Bytes: im.meter.bytes.Load(), Blobs: im.Stats()}
 }
 
 // String writes the figures on one line.

@@ -84,46 +84,13 @@ func (a *app) catCommand() *cobra.Command {
 	return cmd
 }
 
-// maxLinks is how many symbolic links one look-up follows, as in Linux.
-const maxLinks = 40
-
 // lookup returns the node at a path; symbolic links are followed inside of the image.
 func lookup(im *image.Image, name, path string) (*tree.Node, error) {
-	parts := strings.Split(path, "/")
-	var at []*tree.Node // from the root's child down to here
-	here := func() *tree.Node {
-		if len(at) == 0 {
-			return im.Tree.Root
-		}
-		return at[len(at)-1]
+	n, err := im.Tree.Resolve(path)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w: %w", name, err, store.ErrNotFound)
 	}
-	for links := 0; len(parts) > 0; {
-		part := parts[0]
-		parts = parts[1:]
-		switch part {
-		case "", ".":
-			continue
-		case "..":
-			at = at[:max(0, len(at)-1)]
-			continue
-		}
-		n := here().Child(part)
-		if n == nil {
-			return nil, fmt.Errorf("%s: %s: %w", name, path, store.ErrNotFound)
-		}
-		if !n.IsSymlink() {
-			at = append(at, n)
-			continue
-		}
-		if links++; links > maxLinks {
-			return nil, fmt.Errorf("%s: %s: more than %d symbolic links: %w", name, path, maxLinks, store.ErrNotFound)
-		}
-		if strings.HasPrefix(n.Target, "/") {
-			at = nil
-		}
-		parts = append(strings.Split(n.Target, "/"), parts...)
-	}
-	return here(), nil
+	return n, nil
 }
 
 // printJSON prints the result of a command.

@@ -91,9 +91,9 @@ func (a *app) mount(ctx context.Context, arg, dir string, f *mountFlags) (err er
 		return nil
 	}
 	if a.json {
-		return a.printJSON(im.statsOf(m))
+		return a.printJSON(im.statsIn(m.Mode))
 	}
-	_, err = fmt.Fprintln(a.stdout, im.statsOf(m))
+	_, err = fmt.Fprintln(a.stdout, im.statsIn(m.Mode))
 	return err
 }
 

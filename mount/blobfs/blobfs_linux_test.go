@@ -17,12 +17,13 @@ import (
 type content struct {
 	p    []byte
 	fail error
-	wait bool // until the read is interrupted
+	wait chan struct{} // reads tell here that they wait for the end
 }
 
 func (c content) Size() int64 { return int64(len(c.p)) }
 func (c content) ReadAt(ctx context.Context, p []byte, off int64) error {
-	if c.wait {
+	if c.wait != nil {
+		c.wait <- struct{}{}
 		<-ctx.Done()
 		return ctx.Err()
 	}
@@ -102,7 +103,8 @@ func TestCloseEndsWaitingReads(t *testing.T) {
 	if !mounttest.Isolated(t, time.Minute) {
 		return
 	}
-	s, ended := serve(t, []File{content{p: make([]byte, 1<<20), wait: true}})
+	waiting := make(chan struct{}, 64)
+	s, ended := serve(t, []File{content{p: make([]byte, 1<<20), wait: waiting}})
 	failed := make(chan error, 1)
 	f, err := os.Open(s.Path(0))
 	if err != nil {
@@ -112,15 +114,7 @@ func TestCloseEndsWaitingReads(t *testing.T) {
 		_, err := f.Read(make([]byte, 10))
 		failed <- errors.Join(err, f.Close())
 	}()
-	for { // until the read has reached the server
-		s.mu.Lock()
-		n := len(s.pending)
-		s.mu.Unlock()
-		if n > 0 {
-			break
-		}
-		time.Sleep(time.Millisecond)
-	}
+	<-waiting
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -143,9 +137,9 @@ func FuzzRequest(f *testing.F) {
 	f.Add(header(opInit, 0, []byte{7, 0, 0, 0, 45, 0, 0, 0, 0, 0, 2, 0, 0xff, 0xff, 0xff, 0xff}))
 	f.Add(header(opLookup, 1, []byte("0\x00")))
 	f.Add(header(opGetattr, 2, nil))
-	f.Add(header(opInterrupt, 0, make([]byte, 8)))
+	f.Add(header(36, 0, make([]byte, 8))) // INTERRUPT
 	f.Fuzz(func(t *testing.T, p []byte) {
-		s := &Server{files: []File{content{p: []byte("x")}}, pending: map[uint64]context.CancelFunc{}}
+		s := &Server{files: []File{content{p: []byte("x")}}}
 		h, body, ok := decodeHeader(p)
 		if !ok || h.opcode == opRead {
 			return

@@ -19,7 +19,7 @@ type File interface {
 	// Size in bytes. It does not change.
 	Size() int64
 	// ReadAt fills p with the bytes at off, which lie inside of the file. It is called concurrently. An error is
-	// answered as EIO, the end of ctx as EINTR.
+	// answered as EIO. ctx ends when the server is closed.
 	ReadAt(ctx context.Context, p []byte, off int64) error
 }
 
@@ -37,9 +37,6 @@ type Server struct {
 	cancel context.CancelFunc
 	reads  sync.WaitGroup
 	ended  chan struct{} // closed when Serve has ended
-
-	mu      sync.Mutex // guards pending
-	pending map[uint64]context.CancelFunc
 }
 
 // Mount mounts a server of the files on the directory. The caller runs [Server.Serve] at once: until it does, whoever touches
@@ -60,7 +57,6 @@ func Mount(dir string, files []File, onError func(file int, off int64, err error
 	ctx, cancel := context.WithCancel(context.Background())
 	return &Server{
 		files: files, dir: dir, dev: fd, wake: wake, onError: onError, ctx: ctx, cancel: cancel, ended: make(chan struct{}),
-		pending: make(map[uint64]context.CancelFunc),
 	}, nil
 }
 
@@ -130,7 +126,7 @@ func (s *Server) loop() error {
 		switch {
 		case errors.Is(err, unix.EINTR), errors.Is(err, unix.EAGAIN), errors.Is(err, unix.ENOENT): // ENOENT: taken back meanwhile
 			continue
-		case errors.Is(err, unix.ENODEV): // the last file is closed
+		case errors.Is(err, unix.ENODEV), errors.Is(err, unix.ECONNABORTED): // the last file is closed
 			return nil
 		case err != nil:
 			return fmt.Errorf("read /dev/fuse: %w", err)
@@ -155,7 +151,7 @@ func (s *Server) loop() error {
 
 func (s *Server) write(answer []byte) error {
 	_, err := unix.Write(s.dev, answer)
-	if err == nil || errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENODEV) { // the request was interrupted; unmounted
+	if err == nil || errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENODEV) || errors.Is(err, unix.ECONNABORTED) { // unmounted meanwhile
 		return nil
 	}
 	return fmt.Errorf("write /dev/fuse: %w", err)
@@ -224,12 +220,9 @@ func (s *Server) answer(h inHeader, body []byte) []byte {
 		return reply(h.unique, 80)
 	case opForget, opBatchForget:
 		return nil
-	case opInterrupt:
-		if len(body) >= 8 {
-			s.interrupt(le.Uint64(body))
-		}
-		return nil
 	}
+	// Also to INTERRUPT, which says that a reader has got a signal, of whatever kind: a read that gave up would be an I/O error
+	// to a program that expects none. After this answer the kernel sends no more of them.
 	return failed(h.unique, unix.ENOSYS)
 }
 
@@ -241,12 +234,7 @@ func (s *Server) read(h inHeader, body []byte) {
 		return
 	}
 	off, size := int64(le.Uint64(body[8:])), int64(le.Uint32(body[16:]))
-	ctx, cancel := context.WithCancel(s.ctx)
-	s.mu.Lock()
-	s.pending[h.unique] = cancel
-	s.mu.Unlock()
 	s.reads.Go(func() {
-		defer s.interrupt(h.unique)
 		f := s.files[i]
 		n := max(0, min(size, f.Size()-off))
 		if off < 0 {
@@ -254,30 +242,15 @@ func (s *Server) read(h inHeader, body []byte) {
 		}
 		p := reply(h.unique, int(n))
 		if n > 0 {
-			if err := f.ReadAt(ctx, p[outHeaderSize:], off); err != nil {
-				if ctx.Err() != nil && s.ctx.Err() == nil {
-					p = failed(h.unique, unix.EINTR)
-				} else {
-					p = failed(h.unique, unix.EIO)
-					if s.onError != nil {
-						s.onError(i, off, err)
-					}
+			if err := f.ReadAt(s.ctx, p[outHeaderSize:], off); err != nil {
+				p = failed(h.unique, unix.EIO)
+				if s.onError != nil {
+					s.onError(i, off, err)
 				}
 			}
 		}
 		_ = s.write(p) // the loop sees what is wrong with the descriptor
 	})
-}
-
-// interrupt ends the read with that number, if it is still under way, and forgets it.
-func (s *Server) interrupt(unique uint64) {
-	s.mu.Lock()
-	cancel := s.pending[unique]
-	delete(s.pending, unique)
-	s.mu.Unlock()
-	if cancel != nil {
-		cancel()
-	}
 }
 
 var _ io.Closer = (*Server)(nil)

@@ -16,7 +16,6 @@ const (
 	opOpendir     = 27
 	opReaddir     = 28
 	opReleasedir  = 29
-	opInterrupt   = 36
 	opDestroy     = 38
 	opBatchForget = 42
 )

@@ -251,7 +251,7 @@ func (m *Mount) unmount(flags int) error {
 // Close unmounts, if that has not happened, and ends the server, whoever has files open: they get errors.
 func (m *Mount) Close() error {
 	err := m.Unmount()
-	if errors.Is(err, unix.EINVAL) { // not mounted any more
+	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOENT) { // not mounted any more
 		err = nil
 	}
 	if m.server != nil {

@@ -1,6 +1,7 @@
 package fusefs
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -32,7 +33,8 @@ type Options struct {
 type Mount struct {
 	dir    string
 	server *fuse.Server
-	root   bool // mounted by mount(2) and not by fusermount
+	cancel context.CancelFunc // of reads
+	root   bool               // mounted by mount(2) and not by fusermount
 	ended  chan struct{}
 	once   sync.Once
 }
@@ -44,8 +46,9 @@ func New(im *fetch.Image, dir string, opt Options) (*Mount, error) {
 	if err != nil {
 		return nil, fmt.Errorf("mount: %w", err)
 	}
-	fs := newFileSystem(im, opt.OnError)
-	m := &Mount{dir: dir, root: os.Geteuid() == 0, ended: make(chan struct{})}
+	ctx, cancel := context.WithCancel(context.Background())
+	fs := newFileSystem(ctx, im, opt.OnError)
+	m := &Mount{dir: dir, root: os.Geteuid() == 0, cancel: cancel, ended: make(chan struct{})}
 	o := &fuse.MountOptions{
 		FsName: "lazuli", Name: "lazuli", Options: []string{"ro", "default_permissions"}, MaxWrite: maxRead, MaxBackground: 64,
 		EnableSymlinkCaching: true, ExplicitDataCacheControl: true, DisableXAttrs: !fs.xattrs, EnableAcl: fs.acls,
@@ -56,12 +59,14 @@ func New(im *fetch.Image, dir string, opt Options) (*Mount, error) {
 	if m.root {
 		fd, err := mountDirect(dir)
 		if err != nil {
+			cancel()
 			return nil, err
 		}
 		at = "/dev/fd/" + strconv.Itoa(fd) // which the library takes as it is, and closes
 	}
 	m.server, err = fuse.NewServer(fs, at, o)
 	if err != nil {
+		cancel()
 		err = fmt.Errorf("mount FUSE on %s: %w", dir, err)
 		if m.root {
 			err = errors.Join(err, unix.Unmount(dir, unix.MNT_DETACH))
@@ -70,6 +75,7 @@ func New(im *fetch.Image, dir string, opt Options) (*Mount, error) {
 	}
 	go func() {
 		m.server.Serve()
+		cancel()
 		close(m.ended)
 	}()
 	if opt.ReadAhead != 0 {
@@ -119,8 +125,9 @@ func (m *Mount) Detach() error { return m.unmount(unix.MNT_DETACH) }
 // Close unmounts and ends the connection, whoever has files open: they get errors. A mount that was detached before ends with
 // its last user only.
 func (m *Mount) Close() error {
+	m.cancel()
 	err := m.unmount(unix.MNT_FORCE | unix.MNT_DETACH)
-	if errors.Is(err, unix.EINVAL) { // not mounted any more
+	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOENT) { // not mounted any more
 		return nil
 	}
 	return err

@@ -1,6 +1,7 @@
 package fusefs
 
 import (
+	"context"
 	"syscall"
 	"time"
 
@@ -28,10 +29,11 @@ type fileSystem struct {
 	xattrs, acls       bool // whether any node has some
 	content            int64
 	onError            func(path string, off int64, err error)
+	ctx                context.Context //nolint:containedctx // of all reads: the mount's life
 }
 
-func newFileSystem(im *fetch.Image, onError func(string, int64, error)) *fileSystem {
-	fs := &fileSystem{RawFileSystem: fuse.NewDefaultRawFileSystem(), image: im, ids: make(map[*tree.Node]uint64), onError: onError}
+func newFileSystem(ctx context.Context, im *fetch.Image, onError func(string, int64, error)) *fileSystem {
+	fs := &fileSystem{ctx: ctx, RawFileSystem: fuse.NewDefaultRawFileSystem(), image: im, ids: make(map[*tree.Node]uint64), onError: onError}
 	fs.add(im.Tree.Root, 1)
 	return fs
 }
@@ -185,22 +187,16 @@ func (fs *fileSystem) OpenDir(_ <-chan struct{}, _ *fuse.OpenIn, out *fuse.OpenO
 	return fuse.OK
 }
 
-// requestContext makes a context of a request's channel.
-func requestContext(cancel <-chan struct{}) *fuse.Context { return &fuse.Context{Cancel: cancel} }
-
-// Read implements [fuse.RawFileSystem].
-func (fs *fileSystem) Read(cancel <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.ReadResult, fuse.Status) {
+// Read implements [fuse.RawFileSystem]. A signal to the reader, of whatever kind, does not end it: a read that gave up would be an I/O
+// error to a program that expects none.
+func (fs *fileSystem) Read(_ <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.ReadResult, fuse.Status) {
 	n := fs.node(in.NodeId)
 	if n == nil || !n.IsRegular() {
 		return nil, fuse.EINVAL
 	}
-	ctx := requestContext(cancel)
-	k, err := fs.image.ReadAt(ctx, n, buf, int64(in.Offset), blob.Demand)
+	k, err := fs.image.ReadAt(fs.ctx, n, buf, int64(in.Offset), blob.Demand)
 	if err == nil {
 		return fuse.ReadResultData(buf[:k]), fuse.OK
-	}
-	if ctx.Err() != nil {
-		return nil, fuse.EINTR
 	}
 	if fs.onError != nil {
 		fs.onError(fs.path(in.NodeId), int64(in.Offset), err)
