@@ -65,7 +65,7 @@ func listMounted(t *testing.T, img *formats.Image) []string {
 	}
 	var options []string
 	for i, b := range img.Blobs {
-		r := blobReader{blob: b}
+		r := blobReader{blob: b, unused: true}
 		p, err := r.plain(t.Context(), 0, b.PlainSize)
 		if err != nil {
 			t.Fatal(err)

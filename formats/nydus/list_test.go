@@ -2,6 +2,7 @@ package nydus
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"testing"
 
@@ -17,6 +18,8 @@ type blobReader struct {
 	src  blob.Source
 	span int
 	data []byte
+	// unused allows chunks without a digest: a merged bootstrap has those of chunks that files use.
+	unused bool
 }
 
 // plain returns the whole content of the extent.
@@ -41,7 +44,7 @@ func (r *blobReader) plain(ctx context.Context, off, n int64) ([]byte, error) {
 			if err := r.blob.Layout.Decode(r.data, stored, s); err != nil {
 				return nil, err
 			}
-			if err := r.blob.Layout.Verify(r.data, s); err != nil {
+			if err := r.blob.Layout.Verify(r.data, s); err != nil && !(r.unused && errors.Is(err, blob.ErrUnverified)) {
 				return nil, err
 			}
 			r.span = i

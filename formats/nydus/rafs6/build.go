@@ -22,8 +22,8 @@ type Spec struct {
 	// Compressor and Digester are what the superblock says; blobs have their own.
 	Compressor nydusblob.Compressor
 	Digester   nydusblob.Digester
-	// AllChunks puts all chunks of the blobs into the chunk table, not only those that files use, so that whoever
-	// reads a whole blob can verify all of it.
+	// AllChunks puts all chunks of the blobs into the chunk table, not only those that files use: a layer that is
+	// taken up again may be merged with others whose files use them.
 	AllChunks bool
 	// Prefetch are paths for the prefetch table. Those that the tree does not have, or that lie below another
 	// one, are passed over.
