@@ -169,11 +169,8 @@ func TestInlinedBootstrap(t *testing.T) {
 	}
 }
 
-// dirSources finds objects by their digest in directories of testdata. It counts what is read.
-type dirSources struct {
-	dirs []string
-	drop map[digest.Digest]bool
-}
+// dirSources finds objects by their digest in directories of testdata.
+type dirSources struct{ dirs []string }
 
 func (s dirSources) read(d digest.Digest) ([]byte, error) {
 	for _, dir := range s.dirs {

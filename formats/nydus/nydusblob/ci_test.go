@@ -2,6 +2,7 @@ package nydusblob
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"slices"
@@ -151,6 +152,17 @@ func TestTable(t *testing.T) {
 	large.CICompressor, large.CISize, large.CIStoredSize, large.ChunkCount = CompressorZstd, 16*MaxChunks, 10, MaxChunks
 	if _, err := DecodeTable(d, &large, new(Table).AppendHeader(make([]byte, 10), &large)); !errors.Is(err, blob.ErrCorrupt) {
 		t.Errorf("table that is much larger than what is stored: %v", err)
+	}
+}
+
+// The smallest image of the reference tool: one file with "hello". Its blob comes out bit for bit.
+func TestMinimalBlob(t *testing.T) {
+	t.Parallel()
+	table, info := tableOf([2]int64{5, 5})
+	p := table.AppendHeader(append([]byte("hello"), table.Bytes()...), info)
+	const want = "aa3b70cf2d0e8ac5d3a67e4d3177e9ad9b2a0a57690867ffc87de96158e875d1"
+	if got := sha256.Sum256(p); hex.EncodeToString(got[:]) != want {
+		t.Errorf("%x instead of %s", got, want)
 	}
 }
 

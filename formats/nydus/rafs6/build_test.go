@@ -59,7 +59,8 @@ func TestRebuild(t *testing.T) {
 			numbers := b.numberPlaces(t, boot)
 			for i := range got {
 				// Directory builds number inodes as they find them.
-				if got[i] != boot[i] && !(strings.HasSuffix(name, "dir") && numbers[i&^3]) {
+				number := strings.HasSuffix(name, "dir") && numbers[i&^3]
+				if got[i] != boot[i] && !number {
 					t.Fatalf("byte %#x is %#x instead of %#x", i, got[i], boot[i])
 				}
 			}
