@@ -59,7 +59,7 @@ func (j *layerJob) run(ctx context.Context, parents [][]formats.Layer) (_ []form
 	defer plain.Close() //nolint:errcheck // frees memory only
 	hashed := &hashedPieces{r: plain, h: j.diffID.Algorithm().Hash()}
 
-	writers := make([]formats.LayerWriter, 0, len(j.outputs))
+	writers := make([]treeWriter, 0, len(j.outputs))
 	defer func() {
 		for _, w := range writers {
 			w.Abort()
@@ -70,20 +70,18 @@ func (j *layerJob) run(ctx context.Context, parents [][]formats.Layer) (_ []form
 		if err != nil {
 			return nil, err
 		}
-		writers = append(writers, w)
+		writers = append(writers, treeWriter{w, tarfs.NewBuilder()})
 	}
-	builder := tarfs.NewBuilder()
-	if err := feed(ctx, tarfs.NewReader(hashed), builder, writers); err != nil {
+	if err := feed(ctx, tarfs.NewReader(hashed), writers); err != nil {
 		return nil, err
 	}
 	if got := digest.NewDigest(j.diffID.Algorithm(), hashed.h); got != j.diffID {
 		return nil, fmt.Errorf("uncompressed bytes have digest %s, the config says %s: %w", got, j.diffID, blob.ErrDigest)
 	}
-	t := builder.Tree()
 	produced := time.Since(begin)
 	layers := make([]formats.Layer, len(writers))
 	for i, w := range writers {
-		if layers[i], err = w.Close(t); err != nil {
+		if layers[i], err = w.Close(w.builder.Tree()); err != nil {
 			return nil, err
 		}
 		stage := layers[i].Stats.CPU
@@ -108,8 +106,14 @@ func (j *layerJob) progress(s State, done int64) {
 	}
 }
 
-// feed reads a whole layer and gives it to the tree and to every writer.
-func feed(ctx context.Context, r *tarfs.Reader, b *tarfs.Builder, writers []formats.LayerWriter) error {
+// treeWriter is a writer with a tree of its own: writers set the extents of their tree's nodes.
+type treeWriter struct {
+	formats.LayerWriter
+	builder *tarfs.Builder
+}
+
+// feed reads a whole layer and gives it to every writer.
+func feed(ctx context.Context, r *tarfs.Reader, writers []treeWriter) error {
 	for n := 0; ; n++ {
 		if n&1023 == 0 && ctx.Err() != nil {
 			return context.Cause(ctx)
@@ -121,11 +125,11 @@ func feed(ctx context.Context, r *tarfs.Reader, b *tarfs.Builder, writers []form
 		if err != nil {
 			return err
 		}
-		node, err := b.Add(e)
-		if err != nil {
-			return err
-		}
 		for _, w := range writers {
+			node, err := w.builder.Add(e)
+			if err != nil {
+				return err
+			}
 			if err := w.Entry(e, node); err != nil {
 				return fmt.Errorf("entry %d (%q): %w", e.Index, e.Name, err)
 			}
