@@ -15,6 +15,9 @@ type limiter struct {
 	free time.Time  // when the line is free again
 }
 
+// pause is how long nothing goes over a line that counts as unused.
+const pause = 20 * time.Millisecond
+
 func newLimiter(rate int64) *limiter { return &limiter{rate: rate} }
 
 // wait waits until n bytes have gone over the line.
@@ -24,7 +27,8 @@ func (l *limiter) wait(ctx context.Context, n int) error {
 	}
 	l.mu.Lock()
 	now := time.Now()
-	if l.free.Before(now) {
+	// Who slept longer than asked for, as timers do, makes up for it: only a pause is lost.
+	if now.Sub(l.free) > pause {
 		l.free = now
 	}
 	l.free = l.free.Add(time.Duration(n) * time.Second / time.Duration(l.rate))
