@@ -52,7 +52,10 @@ func Copy(ctx context.Context, dst Target, src Source, desc ocispec.Descriptor, 
 		opts.Concurrency = 4
 	}
 	c := &copier{dst: dst, src: src, opts: opts, seen: map[digest.Digest]bool{}}
-	return c.manifest(ctx, desc, maxDepth)
+	if desc.MediaType == "" {
+		return c.manifest(ctx, desc, maxDepth)
+	}
+	return c.child(ctx, desc, maxDepth)
 }
 
 type copier struct {
