@@ -21,7 +21,7 @@ type Options struct {
 	Memory int64
 	// MaxRequest is how many stored bytes are fetched in one request at the most (4 MiB), unless one span is larger.
 	MaxRequest int64
-	// MinRequest makes a demand request at least so large (64 KiB) by taking missing neighbours along.
+	// MinRequest makes a demand request at least so large (32 KiB) by taking missing neighbours along.
 	MinRequest int64
 	// Gap is how many stored bytes between two spans are fetched for nothing to save a request (16 KiB).
 	Gap int64
@@ -37,7 +37,7 @@ func (o Options) withDefaults() Options {
 	}
 	set(&o.Memory, 32<<20)
 	set(&o.MaxRequest, 4<<20)
-	set(&o.MinRequest, 64<<10)
+	set(&o.MinRequest, 32<<10)
 	set(&o.Gap, 16<<10)
 	if o.Requests == 0 {
 		o.Requests = 2
@@ -65,6 +65,16 @@ func (s *Stats) Add(o Stats) {
 	s.Damaged += o.Damaged
 	s.Unverified += o.Unverified
 	s.CacheErrors += o.CacheErrors
+}
+
+// follow is the how manieth demand request in a row, each where the one before ended, takes for a reader that goes forward: from
+// then on requests double in size. A program that starts jumps about in its files, with short runs that mean nothing.
+const follow = 3
+
+// streak is where a demand request ended: how many there were in a row, and the stored bytes of the last.
+type streak struct {
+	requests int
+	bytes    int64
 }
 
 // attempts is how often a span is fetched when its digest is wrong.
@@ -95,6 +105,7 @@ type Reader struct {
 	active  int       // requests under way
 	trusted []bool    // spans in the cache that this process has verified
 	recent  recent
+	streaks map[int]streak // by the span behind their end; at most one for each span
 }
 
 // flight is a span on its way. err and plain are set before done is closed.
@@ -111,7 +122,7 @@ func NewReader(b formats.Blob, opt Options) (*Reader, error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	r := &Reader{
 		layout: b.Layout, open: b.Open, name: b.Desc.Digest.String(), opt: opt.withDefaults(),
-		ctx: ctx, cancel: cancel, flights: make(map[int]*flight),
+		ctx: ctx, cancel: cancel, flights: make(map[int]*flight), streaks: make(map[int]streak),
 	}
 	if opt.Cache != nil {
 		c, err := opt.Cache.Blob(b.Desc.Digest, b.Layout.Size(), b.Layout.NumSpans())
@@ -380,6 +391,11 @@ func (r *Reader) run(lead *flight) []*flight {
 	run := []*flight{lead}
 	total := lead.span.Stored.Len
 	want := r.opt.MinRequest
+	row := r.streaks[lead.span.Index]
+	delete(r.streaks, lead.span.Index)
+	if row.requests++; row.requests >= follow {
+		want = max(want, min(r.opt.MaxRequest, 2*max(row.bytes, total)))
+	}
 	if lead.class == blob.Background {
 		want = r.opt.MaxRequest
 	}
@@ -417,6 +433,10 @@ func (r *Reader) run(lead *flight) []*flight {
 		}
 		total = run[len(run)-1].span.Stored.End() - f.span.Stored.Off
 		run = append([]*flight{f}, run...)
+	}
+	if lead.class == blob.Demand {
+		row.bytes = total
+		r.streaks[run[len(run)-1].span.Index+1] = row
 	}
 	flying := make(map[*flight]bool, len(run))
 	for _, f := range run {

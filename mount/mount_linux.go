@@ -46,7 +46,7 @@ type Options struct {
 	UpperDir string
 	// TempDir holds temporary directories; "" means the system's.
 	TempDir string
-	// ReadAhead of the kernel in bytes; 0 means 128 KiB, less than 0 turns it off.
+	// ReadAhead of the kernel in bytes; 0 means what suits the mode, less than 0 turns it off.
 	ReadAhead int
 	// OnError is told of reads that failed, which the reading program sees as EIO. It is called concurrently; may be nil.
 	OnError func(error)

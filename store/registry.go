@@ -110,10 +110,16 @@ func speaksHTTP(ctx context.Context, host string, rt http.RoundTripper) bool {
 		_, _ = io.CopyN(io.Discard, resp.Body, 64<<10)
 		return true, resp.Body.Close()
 	}
-	if ok, err := answers("https"); ok || !isPlainHTTP(err) && !refusedConnection(err) {
+	ok, err := answers("https")
+	switch {
+	case ok:
+		return false
+	case isPlainHTTP(err): // which is an answer, too
+		return true
+	case !refusedConnection(err):
 		return false
 	}
-	ok, _ := answers("http")
+	ok, _ = answers("http")
 	return ok
 }
 

@@ -25,11 +25,14 @@ var ErrUnavailable = errors.New("EROFS mount not possible here")
 type Options struct {
 	// Cache holds the metadata image as a file. Without it, the metadata is served by FUSE, too.
 	Cache *cache.Dir
-	// ReadAhead of the mount in bytes; 0 leaves the kernel's default of 128 KiB, less than 0 turns it off.
+	// ReadAhead of the mount in bytes; less than 0 turns it off. 0 means 64 KiB where blobs are fetched, which is what
+	// starting programs make use of, and the kernel's 128 KiB where all are local.
 	ReadAhead int
 	// OnError is told of reads that failed, concurrently; may be nil.
 	OnError func(blob int, off int64, err error)
 }
+
+const fetchingReadAhead = 64 << 10
 
 // Mount is a mounted image.
 type Mount struct {
@@ -134,10 +137,14 @@ func (m *Mount) serve(im *fetch.Image, meta string, opt Options) (err error) {
 	if meta == "" {
 		meta = served
 	}
-	err = attach(meta, devices, m.dir, opt.ReadAhead)
+	readAhead := opt.ReadAhead
+	if readAhead == 0 {
+		readAhead = fetchingReadAhead
+	}
+	err = attach(meta, devices, m.dir, readAhead)
 	if err != nil && meta != served {
 		// A metadata file on tmpfs or overlayfs cannot be mounted, one on FUSE can.
-		err = attach(served, devices, m.dir, opt.ReadAhead)
+		err = attach(served, devices, m.dir, readAhead)
 	}
 	if err != nil {
 		return errors.Join(fmt.Errorf("mount %s: %w: %w", m.dir, ErrUnavailable, err), m.server.Close(), os.Remove(dir))
