@@ -118,7 +118,7 @@ func (c *conversion) image(ctx context.Context, im *sourceImage) ([]Image, []mad
 				return nil, nil, err
 			}
 		}
-		images[o] = Image{Format: out.Writer.Name(), Platform: im.platform, Source: im.src.Desc, Desc: desc, Stats: fin.Stats}
+		images[o] = Image{Format: out.Writer.Name(), Platform: im.platform, Source: im.src.Desc, Desc: desc, Stats: fin.Stats, CPU: fin.CPU}
 		for i, l := range layers[o] {
 			images[o].Layers = append(images[o].Layers, LayerResult{
 				Source: im.src.Manifest.Layers[i], Desc: l.Desc, Reused: reused[o][i], LayerStats: l.Stats,

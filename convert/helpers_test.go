@@ -349,3 +349,16 @@ func (f *flippingObject) Write(p []byte) (int, error) {
 	}
 	return f.ObjectWriter.Write(p)
 }
+
+// failingRecord always fails.
+type failingRecord struct{}
+
+var errRecord = errors.New("the record fails")
+
+// Lookup implements [convert.Record].
+func (failingRecord) Lookup(context.Context, convert.Key) (ocispec.Descriptor, bool, error) {
+	return ocispec.Descriptor{}, false, errRecord
+}
+
+// Store implements [convert.Record].
+func (failingRecord) Store(context.Context, convert.Key, ocispec.Descriptor) error { return errRecord }

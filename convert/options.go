@@ -117,7 +117,8 @@ type Image struct {
 	// SourceSize and Size are the stored bytes of all layers.
 	SourceSize, Size int64
 	Layers           []LayerResult
-	Stats            map[string]int64 // the format's own
+	Stats            map[string]int64   // the format's own
+	CPU              map[string]float64 // seconds of the image's own stages
 }
 
 // LayerResult is one converted layer.
