@@ -103,7 +103,18 @@ func (c *conversion) image(ctx context.Context, im *sourceImage) ([]Image, []mad
 	images := make([]Image, len(c.outputs))
 	manifests := make([]madeImage, len(c.outputs))
 	for o, out := range c.outputs {
-		fin, err := out.Writer.Finish(ctx, layers[o], im.src, out.Target)
+		image := Image{Format: out.Writer.Name(), Platform: im.platform, Source: im.src.Desc}
+		for i, l := range layers[o] {
+			image.Layers = append(image.Layers, LayerResult{
+				Source: im.src.Manifest.Layers[i], Desc: l.Desc, Reused: reused[o][i], LayerStats: l.Stats,
+			})
+			image.SourceSize += im.src.Manifest.Layers[i].Size
+			image.Size += l.Desc.Size
+		}
+		// Nothing here holds the layers' trees any more, so that Finish can let them go once it has merged them.
+		list := layers[o]
+		layers[o] = nil
+		fin, err := out.Writer.Finish(ctx, list, im.src, out.Target)
 		if err != nil {
 			return nil, nil, fmt.Errorf("%s: %w", out.Writer.Name(), err)
 		}
@@ -118,15 +129,9 @@ func (c *conversion) image(ctx context.Context, im *sourceImage) ([]Image, []mad
 				return nil, nil, err
 			}
 		}
-		images[o] = Image{Format: out.Writer.Name(), Platform: im.platform, Source: im.src.Desc, Desc: desc, Stats: fin.Stats, CPU: fin.CPU}
-		for i, l := range layers[o] {
-			images[o].Layers = append(images[o].Layers, LayerResult{
-				Source: im.src.Manifest.Layers[i], Desc: l.Desc, Reused: reused[o][i], LayerStats: l.Stats,
-			})
-			images[o].SourceSize += im.src.Manifest.Layers[i].Size
-			images[o].Size += l.Desc.Size
-		}
-		images[o].Size += fin.Stats["bootstrap_layer_bytes"]
+		image.Desc, image.Stats, image.CPU = desc, fin.Stats, fin.CPU
+		image.Size += fin.Stats["bootstrap_layer_bytes"]
+		images[o] = image
 	}
 	return images, manifests, nil
 }
