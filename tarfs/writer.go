@@ -2,6 +2,7 @@ package tarfs
 
 import (
 	"bufio"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -12,21 +13,22 @@ import (
 	"github.com/lazuli-project/lazuli/tree"
 )
 
-// WriteTar writes a tree as one tar in pax format, entries in the order of [tree.Tree.Walk], the root as "./". The same
-// tree gives the same bytes. Of a node with several names the first is the file, the others are hard links to it.
+// WriteTar writes a tree as one tar in pax format: directories in the order of [tree.Tree.Walk], the root as "./"; then
+// regular files in the order in which their content is stored, so that blobs which can only be streamed are read once; then
+// everything else. The same tree gives the same bytes. Of a node with several names the first is the file, the others are
+// hard links to it and come behind all files.
 //
 // content writes the content of a regular file with a size, exactly n.Size bytes of it, to w; path is the file's
 // path without a slash in front. It is called once for each node. n.Nlink must be right for files.
 func WriteTar(w io.Writer, t *tree.Tree, content func(path string, n *tree.Node, w io.Writer) error) error {
 	tw := tarWriter{w: bufio.NewWriterSize(w, 64<<10), first: make(map[*tree.Node]string)}
-	err := t.Walk(func(path string, n *tree.Node) error {
-		if err := tw.entry(path, n, content); err != nil {
-			return fmt.Errorf("write %q to the tar: %w", path, err)
+	dirs, files, rest := tarOrder(t)
+	for _, list := range [][]named{dirs, files, rest} {
+		for _, e := range list {
+			if err := tw.entry(e.path, e.node, content); err != nil {
+				return fmt.Errorf("write %q to the tar: %w", e.path, err)
+			}
 		}
-		return nil
-	})
-	if err != nil {
-		return err
 	}
 	var end [2 * blockSize]byte
 	if _, err := tw.w.Write(end[:]); err != nil {
@@ -36,6 +38,49 @@ func WriteTar(w io.Writer, t *tree.Tree, content func(path string, n *tree.Node,
 		return fmt.Errorf("write the tar's end: %w", err)
 	}
 	return nil
+}
+
+// named is a node with one of its paths.
+type named struct {
+	path string
+	node *tree.Node
+}
+
+// tarOrder lists the entries of a tree in three parts: directories; regular files, each under its first name, in stored
+// order; further names of these, and all other nodes.
+func tarOrder(t *tree.Tree) (dirs, files, rest []named) {
+	seen := make(map[*tree.Node]struct{}) // files with several names
+	_ = t.Walk(func(path string, n *tree.Node) error {
+		e := named{path, n}
+		_, again := seen[n]
+		switch {
+		case n.IsDir():
+			dirs = append(dirs, e)
+		case n.IsRegular() && !again:
+			files = append(files, e)
+			if n.Nlink != 1 {
+				seen[n] = struct{}{}
+			}
+		default:
+			rest = append(rest, e)
+		}
+		return nil
+	})
+	slices.SortStableFunc(files, func(a, b named) int {
+		x, y := firstStored(a.node), firstStored(b.node)
+		return cmp.Or(cmp.Compare(x.Blob, y.Blob), cmp.Compare(x.Offset, y.Offset))
+	})
+	return dirs, files, rest
+}
+
+// firstStored returns the first extent that is not a hole; a file without one is before all others.
+func firstStored(n *tree.Node) tree.Extent {
+	for _, x := range n.Extents {
+		if x.Blob != tree.Hole {
+			return x
+		}
+	}
+	return tree.Extent{Offset: -1}
 }
 
 type tarWriter struct {

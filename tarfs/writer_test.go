@@ -97,6 +97,45 @@ func TestWriteTarRoundTrip(t *testing.T) {
 	}
 }
 
+// TestWriteTarOrder writes files in the order of their stored content, directories before and links behind them.
+func TestWriteTarOrder(t *testing.T) {
+	t.Parallel()
+	tr := tree.New()
+	file := func(blob uint32, off int64) *tree.Node {
+		return &tree.Node{Mode: tree.TypeRegular, Size: 1, Extents: []tree.Extent{{Blob: tree.Hole, Length: 0}, {Blob: blob, Offset: off, Length: 1}}}
+	}
+	tr.Root.Put("a", file(1, 5))
+	tr.Root.Put("b", file(0, 9))
+	tr.Root.Put("c", &tree.Node{Mode: tree.TypeRegular})
+	tr.Root.Put("d", &tree.Node{Mode: tree.TypeSymlink, Target: "a"})
+	tr.Root.Put("dir", &tree.Node{Mode: tree.TypeDir})
+	tr.Root.Child("dir").Put("hard", tr.Root.Child("a"))
+	tr.Root.Child("dir").Put("x", file(0, 2))
+	tr.CountLinks()
+	var buf bytes.Buffer
+	if err := tarfs.WriteTar(&buf, tr, func(_ string, _ *tree.Node, w io.Writer) error {
+		_, err := w.Write([]byte("1"))
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	r := tar.NewReader(&buf)
+	for {
+		h, err := r.Next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		got = append(got, h.Name+h.Linkname)
+	}
+	if want := "./ dir/ c dir/x b a da dir/harda"; strings.Join(got, " ") != want {
+		t.Errorf("%q instead of %q", strings.Join(got, " "), want)
+	}
+}
+
 // TestWriteTarLarge writes a file that needs a PAX record for its size.
 func TestWriteTarLarge(t *testing.T) {
 	t.Parallel()
