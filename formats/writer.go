@@ -93,8 +93,8 @@ type LayerStats struct {
 type Result struct {
 	Desc     ocispec.Descriptor // of the manifest
 	Manifest []byte             // as it must be stored
-	// Layers and config that the manifest names, and that the sink has got or the layers' sinks got.
-	Stats map[string]int64
+	Stats    map[string]int64   // the format's own figures
+	CPU      map[string]float64 // seconds by stage
 }
 
 // Sink takes stored objects of one target. It may be used concurrently.

@@ -56,6 +56,9 @@ func (a *app) printResult(res *convert.Result, refs []store.Ref) error {
 			Format: im.Format, Platform: im.Platform, SourceDigest: im.Source.Digest.String(), Digest: im.Desc.Digest.String(),
 			SourceSize: im.SourceSize, Size: im.Size, Stats: im.Stats,
 		}
+		for stage, s := range im.CPU {
+			out.Stages[stage] += s
+		}
 		source += im.SourceSize
 		size += im.Size
 		for _, l := range im.Layers {

@@ -28,12 +28,20 @@ func (w *Writer) Finish(ctx context.Context, layers []formats.Layer, src *format
 	if err := w.set.cpu.Acquire(ctx); err != nil {
 		return nil, err
 	}
+	// Layers are not touched behind the merge, so that their trees can go.
+	descs := make([]ocispec.Descriptor, len(layers))
+	for i, l := range layers {
+		descs[i] = l.Desc
+	}
+	begin := time.Now()
 	boot, blobs, err := w.merge(layers)
+	merged := time.Now()
 	var packed []byte
 	var diffID digest.Digest
 	if err == nil {
 		packed, diffID, err = packBootstrap(boot, blobs)
 	}
+	cpu := map[string]float64{"merge": merged.Sub(begin).Seconds(), "pack": time.Since(merged).Seconds()}
 	w.set.cpu.Release()
 	if err != nil {
 		return nil, fmt.Errorf("merge: %w", err)
@@ -49,10 +57,10 @@ func (w *Writer) Finish(ctx context.Context, layers []formats.Layer, src *format
 	if err := sink.Put(ctx, bootLayer, packed); err != nil {
 		return nil, err
 	}
-	diffIDs := make([]digest.Digest, 0, len(layers)+1)
-	for _, l := range layers {
-		manifest.Layers = append(manifest.Layers, l.Desc)
-		diffIDs = append(diffIDs, l.Desc.Digest)
+	diffIDs := make([]digest.Digest, 0, len(descs)+1)
+	for _, d := range descs {
+		manifest.Layers = append(manifest.Layers, d)
+		diffIDs = append(diffIDs, d.Digest)
 	}
 	manifest.Layers = append(manifest.Layers, bootLayer)
 
@@ -78,7 +86,7 @@ func (w *Writer) Finish(ctx context.Context, layers []formats.Layer, src *format
 	desc.Platform = src.Desc.Platform
 	return &formats.Result{Desc: desc, Manifest: raw, Stats: map[string]int64{
 		"bootstrap_bytes": int64(len(boot)), "bootstrap_layer_bytes": bootLayer.Size, "blobs": int64(len(blobs)),
-	}}, nil
+	}, CPU: cpu}, nil
 }
 
 // packBootstrap makes the bootstrap layer: the bootstrap, and the chunk tables of the blobs, so that a runtime needs

@@ -54,7 +54,7 @@ func (w *Writer) merge(layers []formats.Layer) ([]byte, []*layerData, error) {
 		}
 		return nil
 	})
-	spec := &rafs6.Spec{Tree: merged, ChunkSize: uint32(w.set.chunkSize), Compressor: w.set.compressor, Digester: w.set.digester, Prefetch: w.set.prefetch}
+	spec := &rafs6.Spec{Tree: merged, ChunkSize: uint32(w.set.chunkSize), Compressor: w.set.compressor, Digester: w.set.digester, Compact: true, Prefetch: w.set.prefetch}
 	var kept []*layerData
 	renumber := make([]uint32, len(blobs))
 	for i, b := range blobs {

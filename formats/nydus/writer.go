@@ -17,7 +17,7 @@ import (
 )
 
 // layerVersion changes with what is written for a layer.
-const layerVersion = 1
+const layerVersion = 2
 
 // Writer makes Nydus images. It may be used concurrently. See [Options] for what is made.
 type Writer struct {
@@ -178,9 +178,10 @@ func (l *layerWriter) writeSections(t *tree.Tree) (*layerData, error) {
 	l.setExtents()
 	t.CountLinks()
 	c, set := l.chunks, &l.w.set
-	data := &layerData{table: &c.table, digests: nydusblob.Digests{Sums: c.known.sums, CRC32C: c.crcs}}
+	table := c.table // the chunker and what it knows can go
+	data := &layerData{table: &table, digests: nydusblob.Digests{Sums: c.known.sums, CRC32C: c.crcs}}
 	spec := &rafs6.Spec{Tree: t, ChunkSize: uint32(set.chunkSize), Compressor: set.compressor, Digester: set.digester,
-		AllChunks: true, Prefetch: []string{"/"}}
+		AllChunks: true, Compact: true, Prefetch: []string{"/"}}
 	if c.table.Len() > 0 {
 		if err := l.writeData(data); err != nil {
 			return nil, err

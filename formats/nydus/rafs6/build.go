@@ -25,6 +25,9 @@ type Spec struct {
 	// AllChunks puts all chunks of the blobs into the chunk table, not only those that files use: a layer that is
 	// taken up again may be merged with others whose files use them.
 	AllChunks bool
+	// Compact leaves the CRC32Cs out of the chunk table and puts it in the order of the blobs and their chunks, not of the
+	// digests. Readers ask for neither, and the table packs a seventh smaller, for which every start of a container waits.
+	Compact bool
 	// Prefetch are paths for the prefetch table. Those that the tree does not have, or that lie below another
 	// one, are passed over.
 	Prefetch []string

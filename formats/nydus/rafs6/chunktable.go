@@ -6,7 +6,7 @@ import (
 	"github.com/lazuli-project/lazuli/formats/nydus/nydusblob"
 )
 
-// Chunk table entry, 80 bytes, sorted by digest, blob, index. There is one for every chunk that a file uses.
+// Chunk table entry, 80 bytes, sorted by digest, blob, index in the real tool's output; no reader asks for the order. There is one for every chunk that a file uses.
 //
 //	0 digest, 32 bytes | 32 u32 blob | 36 u32 flags | 40 u32 stored size | 44 u32 size | 48 u64 stored offset
 //	56 u64 plain offset | 64 u64 offset in some file | 72 u32 index in the blob | 76 u32 CRC32C

@@ -226,6 +226,9 @@ func (b *builder) usedChunks() []usedChunk {
 			}
 		}
 	}
+	if b.spec.Compact {
+		return chunks
+	}
 	slices.SortFunc(chunks, func(x, y usedChunk) int {
 		switch {
 		case x.key < y.key:
@@ -262,6 +265,9 @@ func (b *builder) encodeChunks(p []byte, chunks []usedChunk) {
 		crc := e.CRC32C
 		if x.Digests.CRC32C != nil {
 			crc = x.Digests.CRC32C[c.index]
+		}
+		if b.spec.Compact {
+			crc = 0
 		}
 		if crc != 0 {
 			flags |= chunkFlagCRC32
