@@ -13,19 +13,20 @@ import (
 	"github.com/lazuli-project/lazuli/tree"
 )
 
-// WriteTar writes a tree as one tar in pax format: directories in the order of [tree.Tree.Walk], the root as "./"; then
-// regular files in the order in which their content is stored, so that blobs which can only be streamed are read once; then
-// everything else. The same tree gives the same bytes. Of a node with several names the first is the file, the others are
-// hard links to it and come behind all files.
+// WriteTar writes a tree as one tar in pax format. Regular files come in the order in which their content is stored, so that
+// blobs which can only be streamed are read once. Before them come directories and all that has no content, in the order of
+// [tree.Tree.Walk], the root as "./"; behind them the hard links, and then the directories once more. They stand there twice
+// because tar programs set the time and permissions of a directory when they are done with it, and GNU tar has to know a
+// directory before symbolic links in it. The same tree gives the same bytes. Of a node with several names the first is the
+// file, the others are hard links to it.
 //
 // content writes the content of a regular file with a size, exactly n.Size bytes of it, to w; path is the file's
 // path without a slash in front. It is called once for each node. n.Nlink must be right for files.
 func WriteTar(w io.Writer, t *tree.Tree, content func(path string, n *tree.Node, w io.Writer) error) error {
-	tw := tarWriter{w: bufio.NewWriterSize(w, 64<<10), first: make(map[*tree.Node]string)}
-	dirs, files, rest := tarOrder(t)
-	for _, list := range [][]named{dirs, files, rest} {
-		for _, e := range list {
-			if err := tw.entry(e.path, e.node, content); err != nil {
+	tw := tarWriter{w: bufio.NewWriterSize(w, 64<<10), content: content}
+	for _, part := range tarOrder(t) {
+		for _, e := range part {
+			if err := tw.entry(&e); err != nil {
 				return fmt.Errorf("write %q to the tar: %w", e.path, err)
 			}
 		}
@@ -40,37 +41,46 @@ func WriteTar(w io.Writer, t *tree.Tree, content func(path string, n *tree.Node,
 	return nil
 }
 
-// named is a node with one of its paths.
-type named struct {
+// tarEntry is what an entry of a tar is made of.
+type tarEntry struct {
 	path string
 	node *tree.Node
+	link string // the node's first path, where this is a further one
+	// first: a directory to which files will be added, also by users who may not write into it once it is done
+	first bool
 }
 
-// tarOrder lists the entries of a tree in three parts: directories; regular files, each under its first name, in stored
-// order; further names of these, and all other nodes.
-func tarOrder(t *tree.Tree) (dirs, files, rest []named) {
-	seen := make(map[*tree.Node]struct{}) // files with several names
+// tarOrder lists the entries of a tree, in parts.
+func tarOrder(t *tree.Tree) [4][]tarEntry {
+	var begin, files, links, dirs []tarEntry
+	names := make(map[*tree.Node]string) // first path of what has several
 	_ = t.Walk(func(path string, n *tree.Node) error {
-		e := named{path, n}
-		_, again := seen[n]
+		e := tarEntry{path: path, node: n}
+		if !n.IsDir() && n.Nlink != 1 {
+			if first, ok := names[n]; ok {
+				e.link = first
+				links = append(links, e)
+				return nil
+			}
+			names[n] = path
+		}
 		switch {
 		case n.IsDir():
 			dirs = append(dirs, e)
-		case n.IsRegular() && !again:
+			e.first = true
+			begin = append(begin, e)
+		case n.IsRegular():
 			files = append(files, e)
-			if n.Nlink != 1 {
-				seen[n] = struct{}{}
-			}
 		default:
-			rest = append(rest, e)
+			begin = append(begin, e)
 		}
 		return nil
 	})
-	slices.SortStableFunc(files, func(a, b named) int {
+	slices.SortStableFunc(files, func(a, b tarEntry) int {
 		x, y := firstStored(a.node), firstStored(b.node)
 		return cmp.Or(cmp.Compare(x.Blob, y.Blob), cmp.Compare(x.Offset, y.Offset))
 	})
-	return dirs, files, rest
+	return [4][]tarEntry{begin, files, links, dirs}
 }
 
 // firstStored returns the first extent that is not a hole; a file without one is before all others.
@@ -84,26 +94,29 @@ func firstStored(n *tree.Node) tree.Extent {
 }
 
 type tarWriter struct {
-	w     *bufio.Writer
-	first map[*tree.Node]string // name that a node with several was written under
+	w       *bufio.Writer
+	content func(path string, n *tree.Node, w io.Writer) error
 }
 
-func (tw *tarWriter) entry(path string, n *tree.Node, content func(string, *tree.Node, io.Writer) error) error {
-	if !n.IsDir() && n.Nlink != 1 {
-		if target, ok := tw.first[n]; ok {
-			return tw.header(path, target, typeHardlink, n)
-		}
-		tw.first[n] = path
+func (tw *tarWriter) entry(e *tarEntry) error {
+	path, n := e.path, e.node
+	if e.link != "" {
+		return tw.header(path, e.link, typeHardlink, n)
 	}
 	switch n.Type() {
 	case tree.TypeRegular:
 		if err := tw.header(path, "", typeFile, n); err != nil {
 			return err
 		}
-		return tw.content(path, n, content)
+		return tw.data(path, n)
 	case tree.TypeDir:
 		if path == "" {
 			path = "."
+		}
+		if e.first {
+			open := *n
+			open.Mode |= 0o700
+			n = &open
 		}
 		return tw.header(path+"/", "", typeDir, n)
 	case tree.TypeSymlink:
@@ -120,12 +133,12 @@ func (tw *tarWriter) entry(path string, n *tree.Node, content func(string, *tree
 	return fmt.Errorf("unknown type %o", n.Type())
 }
 
-func (tw *tarWriter) content(path string, n *tree.Node, content func(string, *tree.Node, io.Writer) error) error {
+func (tw *tarWriter) data(path string, n *tree.Node) error {
 	if n.Size == 0 {
 		return nil
 	}
 	lw := limitWriter{w: tw.w, left: n.Size}
-	if err := content(path, n, &lw); err != nil {
+	if err := tw.content(path, n, &lw); err != nil {
 		return err
 	}
 	if lw.left != 0 {
