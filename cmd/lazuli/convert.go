@@ -113,6 +113,11 @@ func (a *app) convert(ctx context.Context, c *convertFlags, source, target strin
 	if err != nil {
 		return err
 	}
+	known, err := a.openRecord(ctx, c.record)
+	if err != nil {
+		return err
+	}
+	defer closeQuietly(known)
 	src, err := store.OpenSource(ctx, refs[0], srcOptions)
 	if err != nil {
 		return err
@@ -132,11 +137,6 @@ func (a *app) convert(ctx context.Context, c *convertFlags, source, target strin
 			return a.checkBeforeTag(ctx, src, out.Target, made, source)
 		}
 	}
-	known, err := a.openRecord(ctx, c.record)
-	if err != nil {
-		return err
-	}
-	defer closeQuietly(known)
 	opt.Record = known
 	if c.dryRun {
 		plan, err := convert.DryRun(ctx, src, out, opt)

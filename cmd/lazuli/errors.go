@@ -13,6 +13,7 @@ import (
 	"github.com/lazuli-project/lazuli/convert"
 	"github.com/lazuli-project/lazuli/image"
 	"github.com/lazuli-project/lazuli/store"
+	"github.com/lazuli-project/lazuli/tarfs"
 )
 
 // Exit codes, as users are told.
@@ -60,12 +61,16 @@ func classify(ctx context.Context, err error) (code int, hint string) {
 		return exitFailed, `install the program (on Debian: "apt install runc"), or name another one`
 	case errors.Is(err, image.ErrOffline):
 		return exitNetwork, "run it once without --offline and with the same --cache, and read there what is needed"
+	case errors.Is(err, store.ErrDenied) && (errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EROFS)):
+		return exitDenied, "check the owner and permissions of the path, and whether its file system may be written"
 	case errors.Is(err, store.ErrDenied):
 		return exitDenied, `log in with "docker login" or "podman login", or give --creds USER:PASSWORD; writing needs the right to push`
 	case errors.Is(err, store.ErrNoSpace), errors.Is(err, syscall.ENOSPC):
 		return exitNoSpace, "free some space on the target and run the command again: what is there already is used"
 	case errors.Is(err, convert.ErrNothingToConvert):
 		return exitNotFound, `"lazuli inspect" shows which platforms and formats the source has; see --platform`
+	case refused(err):
+		return exitDamaged, "no container runtime unpacks such a layer: build the image again"
 	case errors.Is(err, blob.ErrUnsupported):
 		return exitDamaged, `"lazuli inspect" shows what the image is`
 	case errors.Is(err, blob.ErrDigest), errors.Is(err, blob.ErrCorrupt):
@@ -76,6 +81,16 @@ func classify(ctx context.Context, err error) (code int, hint string) {
 		return exitNetwork, "check the host's name and port, the network, and --plain-http, --insecure or --ca for the registry; then run the command again"
 	}
 	return exitFailed, ""
+}
+
+// refused reports whether a layer has an entry that no file system can hold.
+func refused(err error) bool {
+	for _, reason := range []error{tarfs.ErrPath, tarfs.ErrName, tarfs.ErrLink, tarfs.ErrXattr, tarfs.ErrTooLarge} {
+		if errors.Is(err, reason) {
+			return true
+		}
+	}
+	return false
 }
 
 // report prints an error in its four parts and returns the exit code.

@@ -8,6 +8,7 @@ import (
 	"runtime"
 	"runtime/debug"
 	"runtime/pprof"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -68,6 +69,17 @@ An image is named as
 		Example: `  lazuli convert node:19 localhost:5000/node:19-nydus
   lazuli check localhost:5000/node:19-nydus --source node:19
   lazuli run localhost:5000/node:19-nydus -- node -v`,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return nil
+			}
+			err := usagef("unknown command %q", args[0])
+			if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
+				err = usagef("unknown command %q; is %s meant?", args[0], strings.Join(near, " or "))
+			}
+			return err
+		},
+		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		PersistentPreRunE: func(*cobra.Command, []string) error {

@@ -34,8 +34,8 @@ func known(err error) bool {
 // Whole objects are damaged everywhere up to wholeObject bytes, and where they are larger at their beginning and end and
 // at about samples places between.
 const (
-	wholeObject = 4 << 10
-	samples     = 1 << 10
+	wholeObject = 2 << 10
+	samples     = 1 << 9
 )
 
 // places returns where an object of n bytes is damaged.
