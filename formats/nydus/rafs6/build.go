@@ -1,6 +1,7 @@
 package rafs6
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"math"
@@ -43,9 +44,17 @@ type Blob struct {
 // ErrTree says that a tree cannot be stored in a bootstrap.
 var ErrTree = errors.New("not possible in RAFS v6")
 
-// Build makes a bootstrap. The same Spec gives the same bytes. It takes about 16 bytes for each path and the
-// bootstrap's size of memory.
-func Build(s *Spec) ([]byte, error) {
+// Plan is a bootstrap in which everything has its place. It is for one goroutine at a time.
+type Plan struct {
+	b        *builder
+	sb       superblock
+	prefetch []uint32
+	size     uint64
+}
+
+// NewPlan finds places for all that a bootstrap has. The Plan uses the Spec, which may not be changed while it does. It takes
+// about 40 bytes of memory for each path and 4 for each chunk.
+func NewPlan(s *Spec) (*Plan, error) {
 	if len(s.Blobs) > MaxBlobs {
 		return nil, fmt.Errorf("%d blobs, at most %d: %w", len(s.Blobs), MaxBlobs, ErrTree)
 	}
@@ -53,37 +62,89 @@ func Build(s *Spec) ([]byte, error) {
 	for i := range s.Blobs {
 		b.chunks[i].used = make([]uint32, s.Blobs[i].Table.Len())
 	}
-	b.inodes = []placed{{number: 1}}
-	b.names, b.numbers = 1, 1
+	names := countNames(s.Tree.Root)
+	if names > math.MaxInt32 {
+		return nil, fmt.Errorf("more than %d names: %w", math.MaxInt32, ErrTree)
+	}
+	b.inodes = append(make([]placed, 0, names), placed{node: s.Tree.Root, number: 1})
+	b.parts = make([]part, 0, names)
+	b.numbers = 1
 	b.space.off = blockSize // no inode may have nid 0
-	if err := b.placeDir(s.Tree.Root, 0); err != nil {
+	if err := b.placeDir(0); err != nil {
 		return nil, fmt.Errorf("%q: %w", strings.Join(b.path, "/"), err)
 	}
-	return b.encode()
+	if b.space.off > maxNids*nidSize {
+		return nil, fmt.Errorf("more metadata than inode numbers: %w", ErrTree)
+	}
+	slices.Sort(b.parts)
+	p := &Plan{b: b}
+	return p, p.layOut()
+}
+
+// Size returns the size of the bootstrap in bytes.
+func (p *Plan) Size() int64 { return int64(p.size) }
+
+// Build makes a bootstrap. The same Spec gives the same bytes.
+func Build(s *Spec) ([]byte, error) {
+	p, err := NewPlan(s)
+	if err != nil {
+		return nil, err
+	}
+	var out bytes.Buffer
+	out.Grow(int(p.size))
+	if _, err := p.WriteTo(&out); err != nil {
+		return nil, err
+	}
+	return out.Bytes(), nil
+}
+
+// countNames returns the number of paths in a tree.
+func countNames(n *tree.Node) int {
+	names := 1
+	for _, e := range n.Entries {
+		if e.Node.IsDir() {
+			names += countNames(e.Node)
+		} else {
+			names++
+		}
+	}
+	return names
 }
 
 // placed is where an inode goes. All children of a directory stand together.
 type placed struct {
+	node   *tree.Node
 	nid    uint32
 	number uint32
 	first  uint32 // of a directory: its first child
+	parent uint32 // of a directory, in inodes
 	block  uint32 // of the content outside of the inode, counted in the metadata area
 }
+
+// part is something that is written in one go: an inode with what is behind it, or the blocks of one. The upper half is its
+// place in units of nidSize, so that parts are sorted as they stand in the bootstrap; the lower half is the inode's place in
+// inodes.
+type part uint64
 
 type builder struct {
 	spec      *Spec
 	inodes    []placed
+	parts     []part
 	linked    map[*tree.Node]uint32 // nodes with several names, and the first one's place in inodes
 	space     space
-	names     uint64
 	numbers   uint32
 	hasXattr  bool
 	chunkBits uint32
 	chunks    []chunkUse
 	path      []string // of the node at hand, for errors
+	meta      uint64   // offset of the metadata area
+}
 
-	buf  []byte
-	meta uint64 // offset of the metadata area
+// put notes that a part of an inode goes to an offset of the metadata area.
+func (b *builder) put(at uint32, off uint64) uint32 {
+	unit := uint32(off / nidSize)
+	b.parts = append(b.parts, part(unit)<<32|part(at))
+	return unit
 }
 
 // chunkUse notes which chunks of a blob are used.
@@ -101,7 +162,8 @@ func inline(head, n uint64) bool {
 
 // placeDir gives inodes their places: a directory, then what it holds except directories, then these in turn. Numbers go
 // to all children before that, in the order of their names.
-func (b *builder) placeDir(n *tree.Node, at uint32) error {
+func (b *builder) placeDir(at uint32) error {
+	n := b.inodes[at].node
 	head, err := b.head(n)
 	if err != nil {
 		return err
@@ -113,8 +175,7 @@ func (b *builder) placeDir(n *tree.Node, at uint32) error {
 	first := uint32(len(b.inodes))
 	b.inodes[at].first = first
 	for _, e := range n.Entries {
-		b.names++
-		p := placed{}
+		p := placed{node: e.Node, parent: at}
 		if e.Node.IsDir() || e.Node.Nlink < 2 {
 			b.numbers++
 			p.number = b.numbers
@@ -126,9 +187,6 @@ func (b *builder) placeDir(n *tree.Node, at uint32) error {
 			p.number = b.numbers
 		}
 		b.inodes = append(b.inodes, p)
-	}
-	if b.names > math.MaxInt32 {
-		return fmt.Errorf("more than %d names: %w", math.MaxInt32, ErrTree)
 	}
 	for k, e := range n.Entries {
 		if e.Node.IsDir() {
@@ -144,7 +202,7 @@ func (b *builder) placeDir(n *tree.Node, at uint32) error {
 			continue
 		}
 		b.path = append(b.path, e.Name)
-		if err := b.placeDir(e.Node, first+uint32(k)); err != nil {
+		if err := b.placeDir(first + uint32(k)); err != nil {
 			return err
 		}
 		b.path = b.path[:len(b.path)-1]
@@ -179,7 +237,7 @@ func (b *builder) placeFile(n *tree.Node, at uint32) error {
 		if err != nil {
 			return err
 		}
-		b.inodes[at].nid = uint32(b.space.take(b.indexesAt(head)+count*indexSize, false) / nidSize)
+		b.inodes[at].nid = b.put(at, b.space.take(b.indexesAt(head)+count*indexSize, false))
 	case tree.TypeSymlink:
 		if n.Target == "" || len(n.Target) > tree.MaxTarget {
 			return fmt.Errorf("link target of %d bytes: %w", len(n.Target), ErrTree)
@@ -189,7 +247,7 @@ func (b *builder) placeFile(n *tree.Node, at uint32) error {
 		if n.Rdev.Major >= 1<<12 || n.Rdev.Minor >= 1<<20 {
 			return fmt.Errorf("device %d:%d: %w", n.Rdev.Major, n.Rdev.Minor, ErrTree)
 		}
-		b.inodes[at].nid = uint32(b.space.take(head, false) / nidSize)
+		b.inodes[at].nid = b.put(at, b.space.take(head, false))
 	default:
 		return fmt.Errorf("mode %#o: %w", n.Mode, ErrTree)
 	}
@@ -217,13 +275,13 @@ func (b *builder) placeData(at uint32, head, size uint64) {
 	p := &b.inodes[at]
 	rest := size % blockSize
 	if inline(head, size) {
-		p.nid = uint32(b.space.take(head+rest, true) / nidSize)
+		p.nid = b.put(at, b.space.take(head+rest, true))
 		size -= rest
 	} else {
-		p.nid = uint32(b.space.take(head, false) / nidSize)
+		p.nid = b.put(at, b.space.take(head, false))
 	}
 	if size > 0 {
-		p.block = uint32(b.space.takeBlocks(size) / blockSize)
+		p.block = b.put(at, b.space.takeBlocks(size)) / (blockSize / nidSize)
 	} else {
 		// Nobody reads it; it is what the reference builder writes.
 		p.block = uint32((b.space.off - 1) / blockSize)

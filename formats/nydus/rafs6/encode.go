@@ -1,9 +1,12 @@
 package rafs6
 
 import (
+	"bufio"
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"fmt"
+	"io"
 	"math/bits"
 	"slices"
 
@@ -13,11 +16,12 @@ import (
 
 func roundUp(n, unit uint64) uint64 { return (n + unit - 1) &^ (unit - 1) }
 
-// encode writes the bootstrap once every inode has its place.
-func (b *builder) encode() ([]byte, error) {
-	s := b.spec
+// layOut finds the places of the bootstrap's areas once every inode has its own.
+func (p *Plan) layOut() error {
+	b, s := p.b, p.b.spec
 	blobs := uint64(len(s.Blobs))
-	sb := superblock{inodes: b.names, devices: uint16(blobs), chunkSize: s.ChunkSize, flags: FlagNoEncryption | FlagExplicitOwner}
+	p.sb = superblock{inodes: uint64(len(b.inodes)), devices: uint16(blobs), chunkSize: s.ChunkSize, flags: FlagNoEncryption | FlagExplicitOwner}
+	sb := &p.sb
 	sb.flags |= compressorFlags[s.Compressor]
 	if s.Digester == nydusblob.DigesterSHA256 {
 		sb.flags |= FlagSHA256
@@ -30,14 +34,12 @@ func (b *builder) encode() ([]byte, error) {
 	if !slices.ContainsFunc(s.Blobs, func(x Blob) bool { return x.Info.Features&nydusblob.FeatureInlinedDigest == 0 }) {
 		sb.flags |= FlagInlinedDigest
 	}
-
-	var prefetch []uint32
 	sb.blobTable = region{roundUp(slotsAt+blobs*slotSize, blockSize), blobs * blobSize}
 	if blobs > 0 {
-		prefetch = b.prefetch()
+		p.prefetch = b.prefetch()
 		end := sb.blobTable.off + sb.blobTable.size
-		if len(prefetch) > 0 {
-			sb.prefetch = region{end, uint64(len(prefetch)) * 4}
+		if len(p.prefetch) > 0 {
+			sb.prefetch = region{end, uint64(len(p.prefetch)) * 4}
 			end += sb.prefetch.size
 		}
 		b.meta = roundUp(end, blockSize)
@@ -46,151 +48,224 @@ func (b *builder) encode() ([]byte, error) {
 	sb.metaBlock = uint32(b.meta / blockSize)
 	sb.rootNid = uint16(b.inodes[0].nid)
 	sb.chunkTable.off = roundUp(b.meta+b.space.off, blockSize)
-	chunks := b.usedChunks()
-	sb.chunkTable.size = uint64(len(chunks)) * chunkSize
-	size := roundUp(sb.chunkTable.off+sb.chunkTable.size, blockSize)
-
-	b.buf = make([]byte, max(size, minSize))
-	pos := uint64(len(b.buf))
+	for i := range b.chunks {
+		for _, u := range b.chunks[i].used {
+			if u != 0 || s.AllChunks {
+				sb.chunkTable.size += chunkSize
+			}
+		}
+	}
+	p.size = max(roundUp(sb.chunkTable.off+sb.chunkTable.size, blockSize), minSize)
+	pos := p.size
 	for i := range s.Blobs {
 		info := &s.Blobs[i].Info
-		blocks := info.PlainSize / blockSize
 		pos = roundUp(pos, deviceAlign)
 		if (pos+info.PlainSize)/blockSize > 1<<32-1 {
-			return nil, fmt.Errorf("blobs of more than 16 TiB: %w", ErrTree)
+			return fmt.Errorf("blobs of more than 16 TiB: %w", ErrTree)
 		}
-		encodeSlot(b.buf[slotsAt+i*slotSize:], info.ID, uint32(blocks), uint32(pos/blockSize))
-		encodeBlob(b.buf[sb.blobTable.off+uint64(i)*blobSize:], i, info)
+		blocks := info.PlainSize / blockSize
 		pos += blocks * blockSize
 		sb.blocks += uint32(blocks)
 	}
-	sb.encode(b.buf)
-	for i, nid := range prefetch {
-		binary.LittleEndian.PutUint32(b.buf[sb.prefetch.off+uint64(i)*4:], nid)
-	}
-	if err := b.encodeDir(s.Tree.Root, 0, 0); err != nil {
-		return nil, err
-	}
-	b.encodeChunks(b.buf[sb.chunkTable.off:], chunks)
-	return b.buf, nil
+	return nil
 }
 
-// at returns the bootstrap from an inode on.
-func (b *builder) at(nid uint32) []byte { return b.buf[b.meta+uint64(nid)*nidSize:] }
+// head returns what stands before the metadata area, or in its empty first block.
+func (p *Plan) head() []byte {
+	sb, blobs := &p.sb, p.b.spec.Blobs
+	end := max(slotsAt, sb.blobTable.off+sb.blobTable.size)
+	h := make([]byte, max(end, sb.prefetch.off+sb.prefetch.size))
+	pos := p.size
+	for i := range blobs {
+		info := &blobs[i].Info
+		blocks := info.PlainSize / blockSize
+		pos = roundUp(pos, deviceAlign)
+		encodeSlot(h[slotsAt+i*slotSize:], info.ID, uint32(blocks), uint32(pos/blockSize))
+		encodeBlob(h[sb.blobTable.off+uint64(i)*blobSize:], i, info)
+		pos += blocks * blockSize
+	}
+	sb.encode(h)
+	for i, nid := range p.prefetch {
+		binary.LittleEndian.PutUint32(h[sb.prefetch.off+uint64(i)*4:], nid)
+	}
+	return h
+}
 
-// encodeHead writes inode and attributes, and returns what is behind them.
-func (b *builder) encodeHead(n *tree.Node, p *placed, in inode) []byte {
+// WriteTo writes the bootstrap from its beginning to its end, without ever having all of it. It implements [io.WriterTo]. The
+// same Spec gives the same bytes.
+func (p *Plan) WriteTo(w io.Writer) (int64, error) {
+	e := &encoder{builder: p.b, w: bufio.NewWriterSize(w, writeSize)}
+	e.write(p.head())
+	for _, part := range p.b.parts {
+		e.pad(p.b.meta + uint64(part>>32)*nidSize)
+		e.part(uint32(part), uint32(part>>32))
+		if e.err != nil {
+			return int64(e.off), e.err
+		}
+	}
+	e.pad(p.sb.chunkTable.off)
+	e.chunkTable()
+	e.pad(p.size)
+	if e.err == nil {
+		e.err = e.w.Flush()
+	}
+	return int64(e.off), e.err
+}
+
+// writeSize is in what pieces a bootstrap is written.
+const writeSize = 64 << 10
+
+// encoder writes a bootstrap.
+type encoder struct {
+	*builder
+	w       *bufio.Writer
+	off     uint64
+	err     error // sticky
+	scratch []byte
+	block   []dirent
+}
+
+// write writes the next bytes.
+func (e *encoder) write(p []byte) {
+	if e.err == nil {
+		_, e.err = e.w.Write(p)
+	}
+	e.off += uint64(len(p))
+}
+
+var zeros [blockSize]byte
+
+// pad writes zeros up to an offset.
+func (e *encoder) pad(to uint64) {
+	for e.off < to && e.err == nil {
+		e.write(zeros[:min(to-e.off, blockSize)])
+	}
+}
+
+// zeroed returns n zeros to write into, valid until the next call.
+func (e *encoder) zeroed(n uint64) []byte {
+	if uint64(cap(e.scratch)) < n {
+		e.scratch = make([]byte, n)
+	}
+	p := e.scratch[:n]
+	clear(p)
+	return p
+}
+
+// part writes the part of an inode that is at a place in units of nidSize.
+func (e *encoder) part(at, place uint32) {
+	p := &e.inodes[at]
+	switch p.node.Type() {
+	case tree.TypeDir:
+		var size direntPacker
+		forNames(p.node, func(name string, _ int) { size.add(len(name)) })
+		e.data(p, place, uint64(size.size()), func(dst []byte, from uint64) { e.entries(p, dst, from) })
+	case tree.TypeSymlink:
+		e.data(p, place, uint64(len(p.node.Target)), func(dst []byte, from uint64) { copy(dst, p.node.Target[from:]) })
+	case tree.TypeRegular:
+		e.file(p)
+	default:
+		e.write(e.inode(p, inode{layout: layoutPlain, u: encodeDevice(p.node.Rdev)}, 0))
+	}
+}
+
+// inode returns an inode with attributes and room for what comes behind these, to be filled in.
+func (e *encoder) inode(p *placed, in inode, behind uint64) []byte {
+	n := p.node
 	in.mode, in.uid, in.gid, in.number = uint16(n.Mode), n.UID, n.GID, p.number
 	in.mtime, in.nsec, in.nlink = n.Mtime, n.MtimeNsec, n.Nlink
 	in.xattrLen, _ = xattrSize(n.Xattrs) // checked when it was placed
-	dst := b.at(p.nid)
+	dst := e.zeroed(uint64(inodeSize+in.xattrLen) + behind)
 	in.encode(dst)
 	if in.xattrLen > 0 {
 		encodeXattrs(dst[inodeSize:], n.Xattrs)
 	}
-	return dst[inodeSize+in.xattrLen:]
+	return dst
 }
 
-// content returns the inode's layout for content of n bytes, where it has its whole blocks and where the rest.
-func (b *builder) content(node *tree.Node, p *placed, n uint64) (in inode, blocks []byte) {
-	x, _ := xattrSize(node.Xattrs)
-	in = inode{layout: layoutPlain, size: n}
-	full := n
+// data writes the inode of a directory or link with the rest of its n bytes, or the blocks of it. content writes what it has
+// from an offset on.
+func (e *encoder) data(p *placed, place uint32, n uint64, content func(dst []byte, from uint64)) {
+	x, _ := xattrSize(p.node.Xattrs)
+	in, full := inode{layout: layoutPlain, size: n}, n
 	if inline(uint64(inodeSize+x), n) {
-		in.layout = layoutInline
-		full = n &^ (blockSize - 1)
+		in.layout, full = layoutInline, n&^(blockSize-1)
 	}
-	at := b.meta + uint64(p.block)*blockSize
-	in.u = uint32(at / blockSize)
-	if full > 0 {
-		blocks = b.buf[at:][:full]
+	if place != p.nid {
+		dst := e.zeroed(full)
+		content(dst, 0)
+		e.write(dst)
+		return
 	}
-	return in, blocks
+	in.u = uint32(e.meta/blockSize) + p.block
+	dst := e.inode(p, in, n-full)
+	if full < n {
+		content(dst[inodeSize+x:], full)
+	}
+	e.write(dst)
 }
 
-func (b *builder) encodeDir(n *tree.Node, at, parent uint32) error {
-	p := &b.inodes[at]
+// entries writes the entries of a directory from the block at an offset on, as far as dst has room.
+func (e *encoder) entries(p *placed, dst []byte, from uint64) {
+	skip := int64(from / blockSize) // blocks
+	e.block = e.block[:0]
 	var packer direntPacker
-	forNames(n, func(name string, _ int) { packer.add(len(name)) })
-	in, blocks := b.content(n, p, uint64(packer.size()))
-	rest := b.encodeHead(n, p, in)
-
-	// Entries are written block by block, as the packer cuts them.
-	var block []dirent
-	flush := func(last bool) {
+	// The packer says where a block is full.
+	flush := func() {
 		switch {
-		case !last:
-			encodeDirents(blocks[:blockSize], block)
-			blocks = blocks[blockSize:]
-		case len(blocks) > 0:
-			encodeDirents(blocks, block)
-		default:
-			encodeDirents(rest, block)
+		case skip > 0:
+			skip--
+		case len(dst) > 0:
+			n := min(len(dst), blockSize)
+			encodeDirents(dst[:n], e.block)
+			dst = dst[n:]
 		}
-		block = block[:0]
+		e.block = e.block[:0]
 	}
-	packer = direntPacker{}
-	forNames(n, func(name string, entry int) {
+	forNames(p.node, func(name string, entry int) {
 		if packer.add(len(name)) {
-			flush(false)
+			flush()
 		}
 		d := dirent{name: name, kind: direntTypes[tree.TypeDir]}
 		switch entry {
 		case -1:
 			d.nid = uint64(p.nid)
 		case -2:
-			d.nid = uint64(b.inodes[parent].nid)
+			d.nid = uint64(e.inodes[p.parent].nid)
 		default:
-			d.nid = uint64(b.inodes[p.first+uint32(entry)].nid)
-			d.kind = direntTypes[n.Entries[entry].Node.Type()]
+			d.nid = uint64(e.inodes[p.first+uint32(entry)].nid)
+			d.kind = direntTypes[p.node.Entries[entry].Node.Type()]
 		}
-		block = append(block, d)
+		e.block = append(e.block, d)
 	})
-	flush(true)
-
-	for k, e := range n.Entries {
-		child := p.first + uint32(k)
-		var err error
-		if e.Node.IsDir() {
-			err = b.encodeDir(e.Node, child, at)
-		} else if e.Node.Nlink < 2 || b.linked[e.Node] == child {
-			err = b.encodeFile(e.Node, &b.inodes[child])
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return nil
+	flush()
 }
 
-func (b *builder) encodeFile(n *tree.Node, p *placed) error {
-	switch n.Type() {
-	case tree.TypeRegular:
-		rest := b.encodeHead(n, p, inode{layout: layoutChunked, size: uint64(n.Size), u: b.chunkFormat(n)})
-		// Where the array begins is counted from the inode, which is aligned.
-		x, _ := xattrSize(n.Xattrs)
-		head := uint64(inodeSize + x)
-		rest = rest[b.indexesAt(head)-head:]
-		le := binary.LittleEndian
-		return b.eachChunk(n, func(number uint32, index int, off int64) {
-			le.PutUint16(rest, uint16(index))
-			rest[2], rest[3] = uint8(number+1), uint8(index>>16)
-			le.PutUint32(rest[4:], uint32(off/blockSize))
-			rest = rest[indexSize:]
-		})
-	case tree.TypeSymlink:
-		in, blocks := b.content(n, p, uint64(len(n.Target)))
-		rest := b.encodeHead(n, p, in)
-		// At most one block: it is either apart or behind the inode.
-		if len(blocks) > 0 {
-			copy(blocks, n.Target)
-		} else {
-			copy(rest, n.Target)
-		}
-	default:
-		b.encodeHead(n, p, inode{layout: layoutPlain, u: encodeDevice(n.Rdev)})
+// file writes the inode of a regular file with its chunk indexes.
+func (e *encoder) file(p *placed) {
+	n := p.node
+	x, _ := xattrSize(n.Xattrs)
+	head := uint64(inodeSize + x)
+	count := uint64(0)
+	unit := int64(e.spec.ChunkSize)
+	for _, x := range n.Extents {
+		count += uint64((x.Length + unit - 1) / unit)
 	}
-	return nil
+	// Where the array begins is counted from the inode, which is aligned.
+	at := e.indexesAt(head)
+	dst := e.inode(p, inode{layout: layoutChunked, size: uint64(n.Size), u: e.chunkFormat(n)}, at-head+count*indexSize)
+	rest := dst[at:]
+	le := binary.LittleEndian
+	err := e.eachChunk(n, func(number uint32, index int, off int64) {
+		le.PutUint16(rest, uint16(index))
+		rest[2], rest[3] = uint8(number+1), uint8(index>>16)
+		le.PutUint32(rest[4:], uint32(off/blockSize))
+		rest = rest[indexSize:]
+	})
+	if err != nil && e.err == nil {
+		e.err = err
+	}
+	e.write(dst)
 }
 
 // chunkFormat returns the chunk format of an inode. A file of several chunks that lie one behind the other is one large
@@ -206,82 +281,74 @@ func (b *builder) chunkFormat(n *tree.Node) uint32 {
 	return chunkIndexes | (unit - blockBits)
 }
 
+// chunkTable writes the chunk table.
+func (e *encoder) chunkTable() {
+	var sorted []usedChunk
+	for i := range e.chunks {
+		for index, u := range e.chunks[i].used {
+			switch {
+			case u == 0 && !e.spec.AllChunks:
+			case e.spec.Compact:
+				e.chunk(uint32(i), uint32(index))
+			default:
+				sorted = append(sorted, usedChunk{binary.BigEndian.Uint64(e.sum(uint32(i), uint32(index))), uint32(i), uint32(index)})
+			}
+		}
+	}
+	slices.SortFunc(sorted, e.compareChunks)
+	for _, c := range sorted {
+		e.chunk(c.blob, c.index)
+	}
+}
+
 // usedChunk is a chunk of the chunk table. The key, the beginning of its digest, makes comparing quick.
 type usedChunk struct {
 	key         uint64
 	blob, index uint32
 }
 
-// usedChunks returns the chunks of the chunk table in its order.
-func (b *builder) usedChunks() []usedChunk {
-	n := 0
-	for i := range b.chunks {
-		n += len(b.chunks[i].used)
+func (b *builder) compareChunks(x, y usedChunk) int {
+	if c := cmp.Compare(x.key, y.key); c != 0 {
+		return c
 	}
-	chunks := make([]usedChunk, 0, n)
-	for i := range b.chunks {
-		for index, u := range b.chunks[i].used {
-			if u != 0 || b.spec.AllChunks {
-				chunks = append(chunks, usedChunk{binary.BigEndian.Uint64(b.sum(uint32(i), uint32(index))), uint32(i), uint32(index)})
-			}
-		}
-	}
-	if b.spec.Compact {
-		return chunks
-	}
-	slices.SortFunc(chunks, func(x, y usedChunk) int {
-		switch {
-		case x.key < y.key:
-			return -1
-		case x.key > y.key:
-			return 1
-		}
-		if c := bytes.Compare(b.sum(x.blob, x.index), b.sum(y.blob, y.index)); c != 0 {
-			return c
-		}
-		if x.blob != y.blob {
-			return int(x.blob) - int(y.blob)
-		}
-		return int(x.index) - int(y.index)
-	})
-	return chunks
+	return cmp.Or(bytes.Compare(b.sum(x.blob, x.index), b.sum(y.blob, y.index)), cmp.Compare(x.blob, y.blob), cmp.Compare(x.index, y.index))
 }
 
 func (b *builder) sum(number, index uint32) []byte {
 	return b.spec.Blobs[number].Digests.Sums[int(index)*nydusblob.DigestSize:][:nydusblob.DigestSize]
 }
 
-func (b *builder) encodeChunks(p []byte, chunks []usedChunk) {
-	le := binary.LittleEndian
-	for i, c := range chunks {
-		x := &b.spec.Blobs[c.blob]
-		e := x.Table.Entry(int(c.index))
-		dst := p[i*chunkSize:]
-		copy(dst, b.sum(c.blob, c.index))
-		var flags uint32
-		if e.Compressed && !e.InBatch {
-			flags |= chunkFlagCompressed
-		}
-		crc := e.CRC32C
-		if x.Digests.CRC32C != nil {
-			crc = x.Digests.CRC32C[c.index]
-		}
-		if b.spec.Compact {
-			crc = 0
-		}
-		if crc != 0 {
-			flags |= chunkFlagCRC32
-		}
-		le.PutUint32(dst[32:], c.blob)
-		le.PutUint32(dst[36:], flags)
-		if !e.InBatch {
-			le.PutUint32(dst[40:], uint32(e.Stored.Len))
-			le.PutUint64(dst[48:], uint64(e.Stored.Off))
-		}
-		le.PutUint32(dst[44:], uint32(e.Plain.Len))
-		le.PutUint64(dst[56:], uint64(e.Plain.Off))
-		le.PutUint64(dst[64:], uint64(max(b.chunks[c.blob].used[c.index], 1)-1)*uint64(b.spec.ChunkSize))
-		le.PutUint32(dst[72:], c.index)
-		le.PutUint32(dst[76:], crc)
+// chunk writes an entry of the chunk table.
+func (e *encoder) chunk(number, index uint32) {
+	x := &e.spec.Blobs[number]
+	c := x.Table.Entry(int(index))
+	dst := e.zeroed(chunkSize)
+	copy(dst, e.sum(number, index))
+	var flags uint32
+	if c.Compressed && !c.InBatch {
+		flags |= chunkFlagCompressed
 	}
+	crc := c.CRC32C
+	if x.Digests.CRC32C != nil {
+		crc = x.Digests.CRC32C[index]
+	}
+	if e.spec.Compact {
+		crc = 0
+	}
+	if crc != 0 {
+		flags |= chunkFlagCRC32
+	}
+	le := binary.LittleEndian
+	le.PutUint32(dst[32:], number)
+	le.PutUint32(dst[36:], flags)
+	if !c.InBatch {
+		le.PutUint32(dst[40:], uint32(c.Stored.Len))
+		le.PutUint64(dst[48:], uint64(c.Stored.Off))
+	}
+	le.PutUint32(dst[44:], uint32(c.Plain.Len))
+	le.PutUint64(dst[56:], uint64(c.Plain.Off))
+	le.PutUint64(dst[64:], uint64(max(e.chunks[number].used[index], 1)-1)*uint64(e.spec.ChunkSize))
+	le.PutUint32(dst[72:], index)
+	le.PutUint32(dst[76:], crc)
+	e.write(dst)
 }
