@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"maps"
 	"time"
 
@@ -16,6 +17,7 @@ import (
 
 	"github.com/lazuli-project/lazuli/blob"
 	"github.com/lazuli-project/lazuli/formats"
+	"github.com/lazuli-project/lazuli/formats/nydus/rafs6"
 )
 
 // gzipLevel of the bootstrap layer, which every start of a container waits for.
@@ -85,13 +87,13 @@ func (w *Writer) Finish(ctx context.Context, layers []formats.Layer, src *format
 	desc := formats.DigestOf(manifest.MediaType, raw)
 	desc.Platform = src.Desc.Platform
 	return &formats.Result{Desc: desc, Manifest: raw, Stats: map[string]int64{
-		"bootstrap_bytes": int64(len(boot)), "bootstrap_layer_bytes": bootLayer.Size, "blobs": int64(len(blobs)),
+		"bootstrap_bytes": boot.Size(), "bootstrap_layer_bytes": bootLayer.Size, "blobs": int64(len(blobs)),
 	}, CPU: cpu}, nil
 }
 
 // packBootstrap makes the bootstrap layer: the bootstrap, and the chunk tables of the blobs, so that a runtime needs
 // nothing but data from the blobs.
-func packBootstrap(boot []byte, blobs []*layerData) ([]byte, digest.Digest, error) {
+func packBootstrap(boot *rafs6.Plan, blobs []*layerData) ([]byte, digest.Digest, error) {
 	var out bytes.Buffer
 	z, err := gzip.NewWriterLevel(&out, gzipLevel)
 	if err != nil {
@@ -99,25 +101,27 @@ func packBootstrap(boot []byte, blobs []*layerData) ([]byte, digest.Digest, erro
 	}
 	diffID := digest.SHA256.Digester()
 	t := tar.NewWriter(&hashingWriter{z, diffID.Hash()})
-	add := func(name string, content []byte) error {
-		h := tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: 0o444, Size: int64(len(content)), ModTime: time.Unix(0, 0), Format: tar.FormatUSTAR}
-		if content == nil {
-			h.Typeflag, h.Mode = tar.TypeDir, 0o755
+	add := func(h tar.Header, content io.WriterTo) error {
+		h.ModTime, h.Format = time.Unix(0, 0), tar.FormatUSTAR
+		err := t.WriteHeader(&h)
+		if err == nil && content != nil {
+			_, err = content.WriteTo(t)
 		}
-		if err := t.WriteHeader(&h); err != nil {
-			return fmt.Errorf("%s: %w", name, err)
+		if err != nil {
+			return fmt.Errorf("%s: %w", h.Name, err)
 		}
-		_, err := t.Write(content)
-		return err
+		return nil
 	}
-	if err := add(bootstrapDir, nil); err != nil {
+	if err := add(tar.Header{Typeflag: tar.TypeDir, Name: bootstrapDir, Mode: 0o755}, nil); err != nil {
 		return nil, "", err
 	}
-	if err := add(bootstrapFile, boot); err != nil {
+	if err := add(tar.Header{Typeflag: tar.TypeReg, Name: bootstrapFile, Mode: 0o444, Size: boot.Size()}, boot); err != nil {
 		return nil, "", err
 	}
 	for _, b := range blobs {
-		if err := add(bootstrapDir+"/"+b.info.ID+metaSuffix, b.table.File(&b.info)); err != nil {
+		table := b.table.File(&b.info)
+		h := tar.Header{Typeflag: tar.TypeReg, Name: bootstrapDir + "/" + b.info.ID + metaSuffix, Mode: 0o444, Size: int64(len(table))}
+		if err := add(h, bytes.NewReader(table)); err != nil {
 			return nil, "", err
 		}
 	}

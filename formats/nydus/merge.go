@@ -16,11 +16,11 @@ import (
 // chunkRef is a chunk of one of several blobs.
 type chunkRef struct{ blob, index uint32 }
 
-// merge lays the layers over each other and makes the image's bootstrap, and returns the blobs that it names.
+// merge lays the layers over each other and plans the image's bootstrap, and returns the blobs that it names.
 //
 // A chunk that several layers have is taken from the lowest of them. The layers' blobs stay as they are, so that they can be
 // used in other images; but what is read through one of them is not read again through another.
-func (w *Writer) merge(layers []formats.Layer) ([]byte, []*layerData, error) {
+func (w *Writer) merge(layers []formats.Layer) (*rafs6.Plan, []*layerData, error) {
 	trees := make([]*tree.Tree, len(layers))
 	numbers := make([]uint32, len(layers))
 	known := make(map[string]uint32) // blobs by id: a layer may be there twice
@@ -68,7 +68,7 @@ func (w *Writer) merge(layers []formats.Layer) ([]byte, []*layerData, error) {
 	if len(kept) < len(blobs) {
 		merged.MapBlobs(func(i uint32) uint32 { return renumber[i] })
 	}
-	boot, err := rafs6.Build(spec)
+	boot, err := rafs6.NewPlan(spec)
 	return boot, kept, err
 }
 

@@ -2,8 +2,11 @@ package nydus
 
 import (
 	"crypto/sha256"
+	"fmt"
 	"hash"
 	"io"
+
+	"github.com/klauspost/compress/zstd"
 
 	"github.com/lazuli-project/lazuli/blob"
 	"github.com/lazuli-project/lazuli/formats/nydus/nydusblob"
@@ -62,22 +65,43 @@ func (s *sectionWriter) meta(raw, stored []byte, codec nydusblob.Compressor, hea
 	return s.header(nydusblob.SectionMeta, int64(len(stored)+len(header)))
 }
 
-// section writes a section, compressed with enc unless that is nil or makes it no shorter.
-func (s *sectionWriter) section(name string, p []byte, enc *nydusblob.Encoder, codec nydusblob.Compressor) error {
-	stored := p
-	if enc != nil {
-		stored = enc.Append(nil, p)
-	}
-	e := nydusblob.TOCEntry{Name: name, Digest: sha256.Sum256(p), Stored: blob.Range{Off: s.offset, Len: int64(len(stored))}, Size: int64(len(p))}
-	if len(stored) < len(p) {
-		e.Codec = codec
-	}
-	s.entry(e)
-	if err := s.write(stored); err != nil {
+// section writes a section as it is.
+func (s *sectionWriter) section(name string, p []byte) error {
+	s.entry(nydusblob.TOCEntry{Name: name, Digest: sha256.Sum256(p), Stored: blob.Range{Off: s.offset, Len: int64(len(p))}, Size: int64(len(p))})
+	if err := s.write(p); err != nil {
 		return err
 	}
-	return s.header(name, int64(len(stored)))
+	return s.header(name, int64(len(p)))
 }
+
+// metaWindow bounds the memory of a stream's encoder. Metadata repeats what is near.
+const metaWindow = 1 << 20
+
+// compressed writes a section of n bytes with zstd while it is made.
+func (s *sectionWriter) compressed(name string, n int64, content io.WriterTo) error {
+	z, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedDefault), zstd.WithEncoderConcurrency(1), zstd.WithEncoderCRC(false),
+		zstd.WithWindowSize(metaWindow), zstd.WithLowerEncoderMem(true))
+	if err != nil {
+		return fmt.Errorf("zstd encoder: %w", err)
+	}
+	from := s.offset
+	z.ResetContentSize(rawSection{s}, n)
+	plain := sha256.New()
+	if _, err := content.WriteTo(io.MultiWriter(plain, z)); err != nil {
+		return err
+	}
+	if err := z.Close(); err != nil {
+		return err
+	}
+	s.entry(nydusblob.TOCEntry{Name: name, Codec: nydusblob.CompressorZstd, Digest: [32]byte(plain.Sum(nil)),
+		Stored: blob.Range{Off: from, Len: s.offset - from}, Size: n})
+	return s.header(name, s.offset-from)
+}
+
+// rawSection writes what is not data.
+type rawSection struct{ s *sectionWriter }
+
+func (r rawSection) Write(p []byte) (int, error) { return len(p), r.s.write(p) }
 
 // writeTOC ends the blob.
 func (s *sectionWriter) writeTOC() error {

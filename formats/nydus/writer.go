@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"sync"
 
-	"github.com/klauspost/compress/zstd"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/lazuli-project/lazuli/blob"
@@ -17,13 +16,12 @@ import (
 )
 
 // layerVersion changes with what is written for a layer.
-const layerVersion = 2
+const layerVersion = 3
 
 // Writer makes Nydus images. It may be used concurrently. See [Options] for what is made.
 type Writer struct {
 	set  settings
 	enc  *nydusblob.Encoder // of chunks
-	meta *nydusblob.Encoder // of bootstraps
 	pool sync.Pool          // of *job
 }
 
@@ -40,9 +38,6 @@ func NewWriter(o Options) (*Writer, error) {
 	}
 	w := &Writer{set: set}
 	if w.enc, err = nydusblob.NewEncoder(set.compressor, set.zstdLevel(), set.cpu.Size(), set.chunkSize); err != nil {
-		return nil, err
-	}
-	if w.meta, err = nydusblob.NewEncoder(nydusblob.CompressorZstd, zstd.SpeedDefault, set.cpu.Size(), nydusblob.MaxChunkSize); err != nil {
 		return nil, err
 	}
 	return w, nil
@@ -188,12 +183,12 @@ func (l *layerWriter) writeSections(t *tree.Tree) (*layerData, error) {
 		}
 		spec.Blobs = []rafs6.Blob{{Info: data.info, Table: data.table, Digests: data.digests}}
 	}
-	boot, err := rafs6.Build(spec)
+	boot, err := rafs6.NewPlan(spec)
 	if err != nil {
 		return nil, fmt.Errorf("bootstrap: %w", err)
 	}
-	if err := l.out.section(nydusblob.SectionBootstrap, boot, l.w.meta, nydusblob.CompressorZstd); err != nil {
-		return nil, err
+	if err := l.out.compressed(nydusblob.SectionBootstrap, boot.Size(), boot); err != nil {
+		return nil, fmt.Errorf("bootstrap: %w", err)
 	}
 	return data, l.out.writeTOC()
 }
@@ -217,7 +212,7 @@ func (l *layerWriter) writeData(data *layerData) error {
 	if err := l.out.meta(raw, stored, info.CICompressor, c.table.AppendHeader(nil, info)); err != nil {
 		return err
 	}
-	if err := l.out.section(nydusblob.SectionDigest, data.digests.Sums, nil, nydusblob.CompressorNone); err != nil {
+	if err := l.out.section(nydusblob.SectionDigest, data.digests.Sums); err != nil {
 		return err
 	}
 	info.StoredSize = uint64(l.out.offset) // where the bootstrap begins
