@@ -2,7 +2,6 @@ package oci
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"hash"
@@ -63,6 +62,9 @@ func (Reader) Open(ctx context.Context, m *formats.Manifest, s formats.Sources) 
 	img := &formats.Image{Format: Name}
 	var trees []*tree.Tree
 	for i, desc := range layers {
+		if err := m.Config.RootFS.DiffIDs[i].Validate(); err != nil {
+			return nil, fmt.Errorf("layer %d (%s): diff ID %q: %w: %w", i, desc.Digest, m.Config.RootFS.DiffIDs[i], blob.ErrCorrupt, err)
+		}
 		l := &layer{desc: desc, diffID: m.Config.RootFS.DiffIDs[i], sources: s}
 		t, err := l.readTree(ctx)
 		if err != nil {
@@ -98,7 +100,7 @@ func (l *layer) open(ctx context.Context) (*tarStream, error) {
 	if err != nil {
 		return nil, errors.Join(err, stored.Close())
 	}
-	return &tarStream{plain: plain, stored: stored, h: sha256.New(), want: l.diffID}, nil
+	return &tarStream{plain: plain, stored: stored, h: l.diffID.Algorithm().Hash(), want: l.diffID}, nil
 }
 
 // readTree goes through the layer once.
@@ -146,8 +148,8 @@ func (s *tarStream) Next() ([]byte, error) {
 	p, err := s.plain.Next()
 	s.h.Write(p)
 	s.n += int64(len(p))
-	if errors.Is(err, io.EOF) && s.want != "" {
-		if got := digest.NewDigest(digest.SHA256, s.h); got != s.want {
+	if errors.Is(err, io.EOF) {
+		if got := digest.NewDigest(s.want.Algorithm(), s.h); got != s.want {
 			return nil, fmt.Errorf("uncompressed bytes have digest %s, the config says %s: %w", got, s.want, blob.ErrDigest)
 		}
 	}

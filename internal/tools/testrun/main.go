@@ -23,12 +23,17 @@ type summary struct {
 	passed, failed int
 	output         map[string][]string // by package and test
 	skipped        map[string][]string // reason: tests
+	failedIn       map[string]bool     // packages with a failed test
 	broken         []string            // packages that did not build or failed outside of a test
 	results        int
 }
 
+func newSummary() *summary {
+	return &summary{output: make(map[string][]string), skipped: make(map[string][]string), failedIn: make(map[string]bool)}
+}
+
 func main() {
-	s := summary{output: make(map[string][]string), skipped: make(map[string][]string)}
+	s := newSummary()
 	if err := s.read(os.Stdin, os.Stdout); err != nil {
 		fmt.Fprintln(os.Stderr, "testrun:", err)
 		os.Exit(2)
@@ -75,7 +80,7 @@ func (s *summary) take(e event, w io.Writer) {
 	}
 	if e.Test == "" {
 		s.results++
-		if e.Action == "fail" && s.failed == 0 && !slices.Contains(s.broken, e.Package) {
+		if e.Action == "fail" && !s.failedIn[e.Package] && !slices.Contains(s.broken, e.Package) {
 			s.broken = append(s.broken, e.Package)
 			fmt.Fprint(w, strings.Join(out, ""))
 		}
@@ -87,6 +92,7 @@ func (s *summary) take(e event, w io.Writer) {
 		s.passed++
 	case "fail":
 		s.failed++
+		s.failedIn[e.Package] = true
 		fmt.Fprint(w, strings.Join(out, ""))
 	case "skip":
 		reason := skipReason(out)
