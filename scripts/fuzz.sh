@@ -5,6 +5,6 @@ time=${1:-60s}
 go list ./... | while read -r pkg; do
     go test -list '^Fuzz' "$pkg" | { grep '^Fuzz' || true; } | while read -r target; do
         echo "$pkg $target"
-        go test -run '^$' -fuzz "^$target\$" -fuzztime "$time" "$pkg"
+        go test -run '^$' -fuzz "^$target\$" -fuzztime "$time" -fuzzminimizetime 10x "$pkg"
     done
 done
