@@ -97,19 +97,7 @@ func (a *app) convert(ctx context.Context, c *convertFlags, source, target strin
 	if !slices.Contains([]convert.Attach{convert.AttachTag, convert.AttachIndex, convert.AttachReferrer}, attach) {
 		return usagef("--attach %s: tag, index and referrer are possible", c.attach)
 	}
-	refs, err := parseRefs(source, target)
-	if err != nil {
-		return err
-	}
 	w, err := c.writer(a, a.jobs)
-	if err != nil {
-		return err
-	}
-	srcOptions, err := a.storeOptions(srcFlags)
-	if err != nil {
-		return err
-	}
-	destOptions, err := a.storeOptions(destFlags)
 	if err != nil {
 		return err
 	}
@@ -118,15 +106,11 @@ func (a *app) convert(ctx context.Context, c *convertFlags, source, target strin
 		return err
 	}
 	defer closeQuietly(known)
-	src, err := store.OpenSource(ctx, refs[0], srcOptions)
+	refs, src, dest, err := a.openSides(ctx, source, target, srcFlags, destFlags)
 	if err != nil {
 		return err
 	}
 	defer closeQuietly(src)
-	dest, err := store.OpenTarget(ctx, refs[1], destOptions)
-	if err != nil {
-		return err
-	}
 	defer func() { err = errors.Join(err, dest.Close()) }()
 
 	out := convert.Output{Writer: w, Target: dest}

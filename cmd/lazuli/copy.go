@@ -40,27 +40,11 @@ func (a *app) copyCommand() *cobra.Command {
 }
 
 func (a *app) copy(ctx context.Context, source, target string, srcFlags, destFlags *storeFlags, referrers bool) (err error) {
-	refs, err := parseRefs(source, target)
-	if err != nil {
-		return err
-	}
-	srcOptions, err := a.storeOptions(srcFlags)
-	if err != nil {
-		return err
-	}
-	destOptions, err := a.storeOptions(destFlags)
-	if err != nil {
-		return err
-	}
-	src, err := store.OpenSource(ctx, refs[0], srcOptions)
+	refs, src, dest, err := a.openSides(ctx, source, target, srcFlags, destFlags)
 	if err != nil {
 		return err
 	}
 	defer closeQuietly(src)
-	dest, err := store.OpenTarget(ctx, refs[1], destOptions)
-	if err != nil {
-		return err
-	}
 	defer func() { err = errors.Join(err, dest.Close()) }()
 	desc, err := src.Resolve(ctx)
 	if err != nil {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"os"
@@ -106,6 +107,32 @@ func parseRefs(args ...string) ([]store.Ref, error) {
 		refs[i] = r
 	}
 	return refs, nil
+}
+
+// openSides opens the source and the target of a transfer.
+func (a *app) openSides(ctx context.Context, source, target string, srcFlags, destFlags *storeFlags) ([]store.Ref, store.Source, store.Target, error) {
+	refs, err := parseRefs(source, target)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	srcOptions, err := a.storeOptions(srcFlags)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	destOptions, err := a.storeOptions(destFlags)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	src, err := store.OpenSource(ctx, refs[0], srcOptions)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	dest, err := store.OpenTarget(ctx, refs[1], destOptions)
+	if err != nil {
+		closeQuietly(src)
+		return nil, nil, nil, err
+	}
+	return refs, src, dest, nil
 }
 
 // closeQuietly closes what was only read from.
