@@ -18,6 +18,7 @@ import (
 	"github.com/lazuli-project/lazuli/blob"
 	"github.com/lazuli-project/lazuli/formats"
 	"github.com/lazuli-project/lazuli/store"
+	"github.com/lazuli-project/lazuli/tree"
 )
 
 // conversion is one call of [Convert].
@@ -111,9 +112,9 @@ func (c *conversion) image(ctx context.Context, im *sourceImage) ([]Image, []mad
 			image.SourceSize += im.src.Manifest.Layers[i].Size
 			image.Size += l.Desc.Size
 		}
-		// Nothing here holds the layers' trees any more, so that Finish can let them go once it has merged them.
 		list := layers[o]
 		layers[o] = nil
+		giveAway(list)
 		fin, err := out.Writer.Finish(ctx, list, im.src, out.Target)
 		if err != nil {
 			return nil, nil, fmt.Errorf("%s: %w", out.Writer.Name(), err)
@@ -134,6 +135,17 @@ func (c *conversion) image(ctx context.Context, im *sourceImage) ([]Image, []mad
 		images[o] = image
 	}
 	return images, manifests, nil
+}
+
+// giveAway lets Finish use up the trees of the layers, which nothing here holds any more, but for those that stand twice.
+func giveAway(layers []formats.Layer) {
+	uses := make(map[*tree.Tree]int, len(layers))
+	for _, l := range layers {
+		uses[l.Tree]++
+	}
+	for i, l := range layers {
+		layers[i].Final = uses[l.Tree] == 1
+	}
 }
 
 // layers converts the layers of an image. Results are by output and layer.

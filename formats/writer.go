@@ -73,6 +73,9 @@ type Layer struct {
 	Desc ocispec.Descriptor
 	// Tree of the layer alone, with whiteouts; extents refer to the layer's own blob as number 0.
 	Tree *tree.Tree
+	// Final says that nobody needs Tree any more when the layer is given to [Writer.Finish], which may make its nodes a part
+	// of the image's tree instead of copying them. It may not be set where another layer of the image has the same Tree.
+	Final bool
 	// Data is the format's own: chunk tables and the like.
 	Data  any
 	Stats LayerStats

@@ -45,17 +45,24 @@ type Builder struct {
 	lastPath   string
 	lastParent *tree.Node
 	nodes      []tree.Node // to be handed out
+	names      *strings.Builder
 }
 
 // unsorted finds the entries of a directory that is not sorted at the moment.
 type unsorted struct{ place map[string]int }
+
+// Nodes and names are allocated many at a time. So many nodes fill a piece of the allocator of 8 KiB.
+const (
+	nodeSlab = 60
+	nameSlab = 8 << 10
+)
 
 // sortedLimit is how many entries a directory may have before inserting into their order becomes too slow.
 const sortedLimit = 64
 
 // NewBuilder begins a tree whose root is implied.
 func NewBuilder() *Builder {
-	b := &Builder{t: tree.New(), large: make(map[*tree.Node]*unsorted)}
+	b := &Builder{t: tree.New(), large: make(map[*tree.Node]*unsorted), names: new(strings.Builder)}
 	b.t.Root.SetXattr(XattrImplied, nil)
 	b.lastParent = b.t.Root
 	return b
@@ -122,11 +129,23 @@ func setAttributes(n *tree.Node, e *Entry) {
 
 func (b *Builder) newNode() *tree.Node {
 	if len(b.nodes) == 0 {
-		b.nodes = make([]tree.Node, 64)
+		b.nodes = make([]tree.Node, nodeSlab)
 	}
 	n := &b.nodes[0]
 	b.nodes = b.nodes[1:]
 	return n
+}
+
+// keepName returns a copy of a name, which is a part of a path, so that the path is not kept with it. What has been written
+// to a strings.Builder stays where it is until its capacity is used up.
+func (b *Builder) keepName(name string) string {
+	if b.names.Cap()-b.names.Len() < len(name) {
+		b.names = new(strings.Builder)
+		b.names.Grow(nameSlab)
+	}
+	at := b.names.Len()
+	b.names.WriteString(name)
+	return b.names.String()[at:]
 }
 
 // link adds another name of a node.
@@ -210,6 +229,9 @@ func (b *Builder) child(dir *tree.Node, name string) *tree.Node {
 func (b *Builder) put(dir *tree.Node, name string, n, old *tree.Node) {
 	if old != nil && old != n && (old.IsDir() || old.IsSymlink()) {
 		b.lastParent = nil // it may have been below
+	}
+	if old == nil {
+		name = b.keepName(name)
 	}
 	u := b.large[dir]
 	if k := len(dir.Entries); u == nil && old == nil && k >= sortedLimit && dir.Entries[k-1].Name > name {

@@ -196,19 +196,53 @@ func Merge(layers []*tree.Tree) (*tree.Tree, error) {
 // MergeBlobs is [Merge] with new blob numbers: each extent, except holes, gets what blobs returns for the layer's number
 // and the blob's number in the layer.
 func MergeBlobs(layers []*tree.Tree, blobs func(layer int, blob uint32) uint32) (*tree.Tree, error) {
-	merged := tree.New()
+	m := NewMerger()
 	for i, layer := range layers {
-		upper := clone(layer, func(b uint32) uint32 { return blobs(i, b) })
-		if err := Overlay(merged, upper); err != nil {
-			return nil, fmt.Errorf("layer %d: %w", i, err)
+		if err := m.Add(layer, func(b uint32) uint32 { return blobs(i, b) }); err != nil {
+			return nil, err
 		}
 	}
+	return m.Tree()
+}
+
+// Merger lays layers over each other one by one, as [MergeBlobs] does.
+type Merger struct {
+	merged *tree.Tree
+	layers int
+}
+
+// NewMerger begins without layers.
+func NewMerger() *Merger { return &Merger{merged: tree.New()} }
+
+// Add lays a layer over those before. The layer is not changed. blobs gives new numbers to the blobs of its extents. After
+// an error the Merger is unusable.
+func (m *Merger) Add(layer *tree.Tree, blobs func(uint32) uint32) error {
+	return m.overlay(clone(layer, blobs))
+}
+
+// Take is Add for a layer that nobody needs any more: its nodes become part of the result, which saves the memory of a
+// copy. Its links must be counted.
+func (m *Merger) Take(layer *tree.Tree, blobs func(uint32) uint32) error {
+	layer.MapBlobs(blobs)
+	return m.overlay(layer)
+}
+
+func (m *Merger) overlay(upper *tree.Tree) error {
+	if err := Overlay(m.merged, upper); err != nil {
+		return fmt.Errorf("layer %d: %w", m.layers, err)
+	}
+	m.layers++
+	return nil
+}
+
+// Tree returns the merged tree, with links counted. The Merger may not be used afterwards.
+func (m *Merger) Tree() (*tree.Tree, error) {
 	// Links that are followed can make paths longer than any layer's.
-	if err := checkLengths(merged.Root, 0); err != nil {
+	if err := checkLengths(m.merged.Root, 0); err != nil {
 		return nil, err
 	}
-	merged.CountLinks()
-	return merged, nil
+	m.merged.CountLinks()
+	return m.merged, nil
 }
 
 // checkLengths refuses paths over MaxPath. length is that of dir's path with a slash behind it.
@@ -241,7 +275,7 @@ func clone(t *tree.Tree, blobs func(uint32) uint32) *tree.Tree {
 			}
 		}
 		if len(nodes) == 0 {
-			nodes = make([]tree.Node, 64)
+			nodes = make([]tree.Node, nodeSlab)
 		}
 		c := &nodes[0]
 		nodes = nodes[1:]

@@ -3,6 +3,7 @@ package tarfs_test
 import (
 	"bytes"
 	"errors"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -223,5 +224,46 @@ func TestMergeBlobs(t *testing.T) {
 	}
 	if layers[1].Lookup("b").Extents[0].Blob != 0 {
 		t.Error("the layer was changed")
+	}
+}
+
+// Layers that are used up give the same tree as those that are copied.
+func TestMergerTake(t *testing.T) {
+	t.Parallel()
+	layers := func() []*tree.Tree {
+		made := []*tree.Tree{
+			layerTree(t, imagetest.Dir("d"), imagetest.File("d/a", "a"), imagetest.Link("d/b", "d/a"), imagetest.File("gone", "x"), imagetest.Symlink("l", "d")),
+			layerTree(t, imagetest.Whiteout("gone"), imagetest.File("l/c", "c"), imagetest.Link("e", "d/a")),
+		}
+		for _, l := range made {
+			_ = l.Nodes(func(n *tree.Node) error {
+				if n.Size > 0 {
+					n.Extents = []tree.Extent{{Offset: 4096, Length: n.Size}}
+				}
+				return nil
+			})
+		}
+		return made
+	}
+	blobs := func(layer int, blob uint32) uint32 { return uint32(layer) + 3 + blob }
+	want, err := tarfs.MergeBlobs(layers(), blobs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := tarfs.NewMerger()
+	for i, l := range layers() {
+		if err := m.Take(l, func(b uint32) uint32 { return blobs(i, b) }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := m.Tree()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("%s\n%s", outline(got), outline(want))
+	}
+	if x := got.Lookup("d/c").Extents; len(x) != 1 || x[0].Blob != 4 {
+		t.Errorf("extents %v", x)
 	}
 }

@@ -46,8 +46,7 @@ type job struct {
 type freshChunk struct {
 	at    int   // in the job
 	plain int64 // its place in the blob's plain space
-	crc   uint32
-	end   int // of its stored form in job.stored
+	end   int   // of its stored form in job.stored
 }
 
 func (j *job) chunk(i int) []byte {
@@ -90,7 +89,6 @@ type chunker struct {
 	saved   int64 // bytes of deduplicated chunks
 	// Owned by the writer.
 	table  nydusblob.Table
-	crcs   []uint32
 	offset int64
 
 	mu  sync.Mutex // guards cpu
@@ -296,7 +294,6 @@ func (c *chunker) compress(j *job) {
 	for i := range j.fresh {
 		f := &j.fresh[i]
 		p := j.chunk(f.at)
-		f.crc = nydusblob.CRC32C(p)
 		j.stored = c.enc.Append(j.stored, p)
 		f.end = len(j.stored)
 	}
@@ -324,7 +321,6 @@ func (c *chunker) write() {
 				Plain:  blob.Range{Off: f.plain, Len: int64(len(j.chunk(f.at)))},
 				Stored: blob.Range{Off: c.offset, Len: size},
 			})
-			c.crcs = append(c.crcs, f.crc)
 			c.offset += size
 			from = f.end
 		}

@@ -95,6 +95,7 @@ func (w *Writer) Finish(ctx context.Context, layers []formats.Layer, src *format
 // nothing but data from the blobs.
 func packBootstrap(boot *rafs6.Plan, blobs []*layerData) ([]byte, digest.Digest, error) {
 	var out bytes.Buffer
+	out.Grow(int(boot.Size() / 2)) // growing later would take twice the memory for a while
 	z, err := gzip.NewWriterLevel(&out, gzipLevel)
 	if err != nil {
 		return nil, "", fmt.Errorf("gzip: %w", err)

@@ -21,28 +21,29 @@ type chunkRef struct{ blob, index uint32 }
 // A chunk that several layers have is taken from the lowest of them. The layers' blobs stay as they are, so that they can be
 // used in other images; but what is read through one of them is not read again through another.
 func (w *Writer) merge(layers []formats.Layer) (*rafs6.Plan, []*layerData, error) {
-	trees := make([]*tree.Tree, len(layers))
-	numbers := make([]uint32, len(layers))
+	merger := tarfs.NewMerger()
 	known := make(map[string]uint32) // blobs by id: a layer may be there twice
 	var blobs []*layerData
 	for i, l := range layers {
-		trees[i] = l.Tree
 		data, ok := l.Data.(*layerData)
 		if !ok {
 			return nil, nil, fmt.Errorf("layer %d was not made by this writer: %w", i, blob.ErrUnsupported)
 		}
-		if data.table.Len() == 0 {
-			continue
-		}
 		number, ok := known[data.info.ID]
-		if !ok {
+		if !ok && data.table.Len() > 0 {
 			number = uint32(len(blobs))
 			known[data.info.ID] = number
 			blobs = append(blobs, data)
 		}
-		numbers[i] = number
+		lay := merger.Add
+		if l.Final {
+			lay = merger.Take
+		}
+		if err := lay(l.Tree, func(uint32) uint32 { return number }); err != nil {
+			return nil, nil, err
+		}
 	}
-	merged, err := tarfs.MergeBlobs(trees, func(layer int, _ uint32) uint32 { return numbers[layer] })
+	merged, err := merger.Tree()
 	if err != nil {
 		return nil, nil, err
 	}

@@ -174,7 +174,7 @@ func (l *layerWriter) writeSections(t *tree.Tree) (*layerData, error) {
 	t.CountLinks()
 	c, set := l.chunks, &l.w.set
 	table := c.table // the chunker and what it knows can go
-	data := &layerData{table: &table, digests: nydusblob.Digests{Sums: c.known.sums, CRC32C: c.crcs}}
+	data := &layerData{table: &table, digests: nydusblob.Digests{Sums: c.known.sums}}
 	spec := &rafs6.Spec{Tree: t, ChunkSize: uint32(set.chunkSize), Compressor: set.compressor, Digester: set.digester,
 		AllChunks: true, Compact: true, Prefetch: []string{"/"}}
 	if c.table.Len() > 0 {
