@@ -49,14 +49,14 @@ func (j *layerJob) run(ctx context.Context, parents [][]formats.Layer) (_ []form
 	if err != nil {
 		return nil, err
 	}
-	defer stored.Close() //nolint:errcheck // what matters of it was read to its end
+	defer stored.Close() // what matters of it was read to its end
 	begin := time.Now()
 	counted := &countingReader{r: stored, step: func(n int64) { j.progress(Converting, n) }}
 	plain, err := flate.NewReader(counted)
 	if err != nil {
 		return nil, err
 	}
-	defer plain.Close() //nolint:errcheck // frees memory only
+	defer plain.Close() // frees memory only
 	hashed := &hashedPieces{r: plain, h: j.diffID.Algorithm().Hash()}
 
 	writers := make([]treeWriter, 0, len(j.outputs))

@@ -16,7 +16,7 @@ import (
 	"github.com/lazuli-project/lazuli/store"
 )
 
-// ErrOffline: something is not in the cache, and may not be fetched.
+// ErrOffline means: something is not in the cache, and may not be fetched.
 var ErrOffline = errors.New("not in the cache, and offline")
 
 // maxKept is how large an object may be that is kept as a whole, in bytes. Metadata is smaller.

@@ -279,7 +279,7 @@ func (b *bareFiles) find(id string) (blob.Source, error) {
 }
 
 func (b *bareFiles) Close() error {
-	var errs []error
+	errs := make([]error, 0, len(b.opened))
 	for _, f := range b.opened {
 		errs = append(errs, f.Close())
 	}

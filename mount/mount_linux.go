@@ -31,7 +31,7 @@ const (
 // TempPrefix is how the names of temporary directories of overlays begin.
 const TempPrefix = "lazuli-overlay-"
 
-// ErrMode: there is no such mode, or not for this image.
+// ErrMode means: there is no such mode, or not for this image.
 var ErrMode = errors.New("mount mode not possible")
 
 // Options of a mount. The zero value is a good default.
@@ -163,7 +163,7 @@ func (m *Mounted) mountImage(ctx context.Context, dir string, opt Options) error
 		}
 		m.Reason = err
 	}
-	f, err := fusefs.New(m.image, dir, fusefs.Options{ReadAhead: opt.ReadAhead, OnError: opt.fileError()})
+	f, err := fusefs.New(m.image, dir, fusefs.Options{ReadAhead: opt.ReadAhead, OnError: opt.fileError()}) //nolint:contextcheck // a mount lives longer than the call that made it
 	if err != nil {
 		return errors.Join(err, m.Reason)
 	}
@@ -223,6 +223,9 @@ func (m *Mounted) Unmount() error {
 			m.gone = m.backend.Unmount()
 		} else {
 			m.gone = Unmount(m.Dir, true)
+		}
+		if errors.Is(m.gone, unix.EINVAL) { // somebody did it already
+			m.gone = nil
 		}
 	})
 	return m.gone

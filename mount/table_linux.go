@@ -28,7 +28,7 @@ func At(dir string) (Entry, bool, error) {
 	if err != nil {
 		return Entry{}, false, fmt.Errorf("mount table: %w", err)
 	}
-	defer f.Close() //nolint:errcheck // only read from
+	defer f.Close() // only read from
 	list, err := readTable(f)
 	if err != nil {
 		return Entry{}, false, err
@@ -103,7 +103,7 @@ func waitGone(id uint64) error {
 	if err != nil {
 		return fmt.Errorf("mount table: %w", err)
 	}
-	defer unix.Close(fd) //nolint:errcheck // only read from
+	defer unix.Close(fd) // only read from
 	for {
 		if _, err := unix.Seek(fd, 0, io.SeekStart); err != nil {
 			return fmt.Errorf("mount table: %w", err)

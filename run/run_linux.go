@@ -20,7 +20,7 @@ import (
 	"github.com/lazuli-project/lazuli/tree"
 )
 
-// ErrNoRuntime: there is no runc.
+// ErrNoRuntime means: there is no runc.
 var ErrNoRuntime = errors.New("runc is not installed")
 
 // maxAccounts is how large /etc/passwd and /etc/group may be, in bytes.
@@ -110,7 +110,7 @@ func Run(ctx context.Context, im *fetch.Image, config ocispec.ImageConfig, opt O
 	}
 	// A runtime that was killed itself leaves the container behind.
 	if _, err := os.Stat(filepath.Join(dir, "state", id)); err == nil {
-		err := exec.Command(runtime, append(args, "delete", "--force", id)...).Run()
+		err := exec.CommandContext(context.WithoutCancel(ctx), runtime, append(args, "delete", "--force", id)...).Run()
 		if err != nil {
 			return nil, fmt.Errorf("delete container %s: %w", id, err)
 		}
@@ -150,7 +150,7 @@ func readAccounts(ctx context.Context, im *fetch.Image, path string) (string, er
 
 // start runs the runtime to its end.
 func (res *Result) start(runtime string, args []string, opt Options) error {
-	cmd := exec.Command(runtime, args...)
+	cmd := exec.Command(runtime, args...) //nolint:noctx // it is told by signals, which it hands on
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = opt.Stdin, opt.Stdout, opt.Stderr
 	if opt.FirstOutput {
 		cmd.Stdout = &firstOutput{w: opt.Stdout, at: &res.FirstOutput}

@@ -10,7 +10,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
-// ErrNoCommand: neither the image nor the user says what to run.
+// ErrNoCommand means: neither the image nor the user says what to run.
 var ErrNoCommand = errors.New("the image names no command, and none is given")
 
 // capabilities are those that Docker gives by default.
@@ -102,14 +102,15 @@ func (b *bundle) environment(u user) []string {
 }
 
 func mounts(binds []string) []specs.Mount {
-	list := []specs.Mount{
+	list := make([]specs.Mount, 0, 16)
+	list = append(list, []specs.Mount{
 		{Destination: "/proc", Type: "proc", Source: "proc", Options: []string{"nosuid", "noexec", "nodev"}},
 		{Destination: "/dev", Type: "tmpfs", Source: "tmpfs", Options: []string{"nosuid", "strictatime", "mode=755", "size=65536k"}},
 		{Destination: "/dev/pts", Type: "devpts", Source: "devpts", Options: []string{"nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"}},
 		{Destination: "/dev/shm", Type: "tmpfs", Source: "shm", Options: []string{"nosuid", "noexec", "nodev", "mode=1777", "size=65536k"}},
 		{Destination: "/dev/mqueue", Type: "mqueue", Source: "mqueue", Options: []string{"nosuid", "noexec", "nodev"}},
 		{Destination: "/sys", Type: "sysfs", Source: "sysfs", Options: []string{"nosuid", "noexec", "nodev", "ro"}},
-	}
+	}...)
 	for _, b := range binds {
 		list = append(list, specs.Mount{Destination: b, Type: "bind", Source: b, Options: []string{"rbind", "ro"}})
 	}

@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// ErrUser: the image has no such user or group.
+// ErrUser means: the image has no such user or group.
 var ErrUser = errors.New("no such user or group in the image")
 
 // user is who a process runs as.
@@ -34,7 +34,7 @@ func findUser(spec, passwd, group string) (user, error) {
 	for f := range records(passwd, 7) {
 		uid, err1 := strconv.ParseUint(f[2], 10, 32)
 		gid, err2 := strconv.ParseUint(f[3], 10, 32)
-		if err1 != nil || err2 != nil || f[0] != name && !(numeric && uint32(uid) == u.uid) {
+		if err1 != nil || err2 != nil || f[0] != name && (!numeric || uint32(uid) != u.uid) {
 			continue
 		}
 		found, login = true, f[0]

@@ -24,7 +24,7 @@ import (
 func list(t *testing.T, dir string) []string {
 	t.Helper()
 	var names []string
-	err := filepath.WalkDir(dir, func(p string, d fs.DirEntry, err error) error {
+	err := filepath.WalkDir(dir, func(p string, _ fs.DirEntry, err error) error {
 		if err == nil && p != dir {
 			rel, _ := filepath.Rel(dir, p)
 			names = append(names, rel)

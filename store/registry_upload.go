@@ -400,7 +400,7 @@ func (u *upload) Abort() {
 	u.ended = true
 	u.stop()
 	if u.sending != nil {
-		<-u.sending
+		<-u.sending //nolint:errcheck // given up, whatever it came to
 		u.sending = nil
 	}
 	if u.err == nil {

@@ -37,7 +37,7 @@ func (a *app) detach(dir string) error {
 		return fmt.Errorf("detach: %w", err)
 	}
 	defer closeQuietly(ready)
-	cmd := exec.Command(exe, append([]string{"--ready-fd=3"}, os.Args[1:]...)...)
+	cmd := exec.Command(exe, append([]string{"--ready-fd=3"}, os.Args[1:]...)...) //nolint:noctx // outlives this process
 	cmd.Stdout, cmd.Stderr, cmd.ExtraFiles = logFile, logFile, []*os.File{tell}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	err = cmd.Start()

@@ -41,7 +41,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 		go watchMemory(watching)
 	}
 	a := &app{stdin: stdin, stdout: stdout, stderr: stderr}
-	cmd := a.root()
+	cmd := a.root() //nolint:contextcheck // commands get theirs when they are executed
 	cmd.SetArgs(args)
 	cmd.SetIn(stdin)
 	cmd.SetOut(stdout)

@@ -112,7 +112,7 @@ func sealedFiles(ctx context.Context, im *fetch.Image) ([]string, error) {
 
 // serve mounts with a server for the blobs, and for the metadata if that is in no file that the kernel takes.
 func (m *Mount) serve(im *fetch.Image, meta string, opt Options) (err error) {
-	var files []blobfs.File
+	files := make([]blobfs.File, 0, len(im.Blobs)+1)
 	for i := range im.Blobs {
 		files = append(files, plainFile{im.Plain(i)})
 	}
@@ -174,7 +174,7 @@ func attach(meta string, devices []string, dir string, readAhead int) error {
 	if err != nil {
 		return fmt.Errorf("fsopen erofs: %w", err)
 	}
-	defer unix.Close(fs) //nolint:errcheck // nothing was written
+	defer unix.Close(fs) // nothing was written
 	set := func(key, value string) error {
 		if err := unix.FsconfigSetString(fs, key, value); err != nil {
 			return fmt.Errorf("fsconfig %s=%s: %w%s", key, value, err, kernelLog(fs))
@@ -202,7 +202,7 @@ func attach(meta string, devices []string, dir string, readAhead int) error {
 	if err != nil {
 		return fmt.Errorf("fsmount: %w", err)
 	}
-	defer unix.Close(mnt) //nolint:errcheck // the mount is attached or gives way
+	defer unix.Close(mnt) // the mount is attached or gives way
 	if err := unix.MoveMount(mnt, "", unix.AT_FDCWD, dir, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
 		return fmt.Errorf("move_mount to %s: %w", dir, err)
 	}

@@ -78,7 +78,7 @@ func (b *bench) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(work) //nolint:errcheck // a folder of ours
+	defer os.RemoveAll(work) // a folder of ours
 	steps := []func(context.Context, string) error{b.layouts, b.codecs, b.registries, b.memory, b.tinyFiles}
 	for _, step := range steps {
 		if err := step(ctx, work); err != nil {

@@ -128,7 +128,7 @@ func extractBootstrap(ctx context.Context, file, boot string) error {
 	if err != nil {
 		return err
 	}
-	defer f.Close() //nolint:errcheck // only read
+	defer f.Close() // only read
 	fi, err := f.Stat()
 	if err != nil {
 		return err

@@ -217,7 +217,7 @@ func (d *demo) lazy(ctx context.Context, ref string) (figures, error) {
 	if err != nil {
 		return figures{}, err
 	}
-	defer os.RemoveAll(cache) //nolint:errcheck // a folder of ours
+	defer os.RemoveAll(cache) // a folder of ours
 	d.say("running %q in the lazy image", strings.Join(d.command, " "))
 	return d.measure(ctx, d.lazuli, append([]string{"run", "--cache", cache, ref, "--"}, d.command...)...)
 }
@@ -257,7 +257,7 @@ func (d *demo) pulled(ctx context.Context, ref string) (figures, error) {
 	if err != nil {
 		return figures{}, err
 	}
-	defer os.RemoveAll(tmp) //nolint:errcheck // a folder of ours
+	defer os.RemoveAll(tmp) // a folder of ours
 	script := `set -e; "$1" copy -q "$2" "oci:$3/layout" >/dev/null; "$1" unpack "oci:$3/layout" "$3/root"; root=$3/root; shift 3; exec chroot "$root" "$@"`
 	f, err := d.measure(ctx, "sh", append([]string{"-c", script, "sh", d.lazuli, ref, tmp}, d.command...)...)
 	if err != nil {
