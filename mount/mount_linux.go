@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -231,16 +232,28 @@ func (m *Mounted) Unmount() error {
 	return m.gone
 }
 
-// Close unmounts, ends the server, whoever has files open, and waits. With an overlay of FUSE, what is open keeps its
-// server for as long as this process lives.
+// Close unmounts, ends the server, whoever has files open, and waits. Files of a FUSE mount that is under an overlay, or was
+// unmounted while they were open, cannot be taken away; then it does not wait and returns an error that wraps [fusefs.ErrInUse].
 func (m *Mounted) Close() error {
-	err := m.Unmount()
-	err = errors.Join(err, m.backend.Close())
-	if m.TempDir != "" && m.Mode == FUSE {
+	var err error
+	if m.TempDir == "" {
+		m.once.Do(func() {}) // the backend does it, by force
+	} else {
+		err = m.Unmount()
+		select {
+		case <-m.ended: // nobody uses it
+			return errors.Join(err, m.err)
+		case <-time.After(inUse):
+		}
+	}
+	if err := errors.Join(err, m.backend.Close()); err != nil {
 		return err
 	}
-	return errors.Join(err, m.Wait())
+	return m.Wait()
 }
+
+// inUse is how long an unmounted overlay may take to end before it counts as being in use.
+const inUse = time.Second
 
 // Stats returns what was read so far.
 func (m *Mounted) Stats() fetch.Stats { return m.image.Stats() }

@@ -122,15 +122,23 @@ func (m *Mount) Wait() error {
 // Detach takes the mount out of the file system. What is open in it, or lies under an overlay, goes on.
 func (m *Mount) Detach() error { return m.unmount(unix.MNT_DETACH) }
 
-// Close unmounts and ends the connection, whoever has files open: they get errors. A mount that was detached before ends with
-// its last user only.
+// ErrInUse: a mount that was detached before has files open, and lives as long as they or this process.
+var ErrInUse = errors.New("unmounted, but still in use")
+
+// Close unmounts and ends the connection, whoever has files open: they get errors. It does not wait. The connection of a mount
+// that was detached before cannot be ended; if it is in use, that gives [ErrInUse].
 func (m *Mount) Close() error {
 	m.cancel()
 	err := m.unmount(unix.MNT_FORCE | unix.MNT_DETACH)
-	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOENT) { // not mounted any more
-		return nil
+	if !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) { // not mounted any more
+		return err
 	}
-	return err
+	select {
+	case <-m.ended:
+		return nil
+	default:
+		return ErrInUse
+	}
 }
 
 // Unmount takes the mount down. Files that are open in it keep it alive until they are closed, and Wait waits for that.
