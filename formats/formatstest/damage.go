@@ -60,7 +60,7 @@ func (f *Format) testDamage(t *testing.T) {
 	src := sourceImage(t, layers)
 	m := newMemory()
 	w := f.Writer(t, formats.NewCPU(1))
-	done, err := writeLayers(t.Context(), w, m, src, layers, 0)
+	done, err := writeLayers(t.Context(), w, m, src, layers, manner{})
 	if err != nil {
 		t.Fatal(err)
 	}

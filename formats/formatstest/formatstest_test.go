@@ -172,12 +172,12 @@ func TestFindsBugs(t *testing.T) {
 		},
 	} {
 		f := flatFormat(bug)
-		if err := f.roundTrip(t, f.Writer(t, nil), variedLayers(t, f.Chunk), 0); err == nil {
+		if err := f.roundTrip(t, f.Writer(t, nil), variedLayers(t, f.Chunk), manner{final: true}); err == nil {
 			t.Errorf("%s: the mistake passes", name)
 		}
 	}
 	f := flatFormat(nil)
-	if err := f.roundTrip(t, f.Writer(t, nil), variedLayers(t, f.Chunk), 0); err != nil {
+	if err := f.roundTrip(t, f.Writer(t, nil), variedLayers(t, f.Chunk), manner{final: true}); err != nil {
 		t.Error(err)
 	}
 }

@@ -23,7 +23,8 @@ func (f *Format) testGenerated(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		ops := drawLayers(f.Chunk).Draw(rt, "layers")
 		cut := rapid.SampledFrom([]int{0, 1, 511, f.Chunk, f.Chunk + 1}).Draw(rt, "cut")
-		if err := f.roundTrip(t, w, build(t, ops), cut); err != nil {
+		final := rapid.Bool().Draw(rt, "final")
+		if err := f.roundTrip(t, w, build(t, ops), manner{cut, final}); err != nil {
 			rt.Fatal(err)
 		}
 	})
@@ -40,7 +41,7 @@ func (f *Format) testCases(t *testing.T) {
 			if _, err := expected(layers); err != nil {
 				t.Fatalf("the case is wrong: %v", err)
 			}
-			if err := f.roundTrip(t, w, layers, 0); err != nil {
+			if err := f.roundTrip(t, w, layers, manner{}); err != nil {
 				t.Fatal(err)
 			}
 		})
@@ -50,12 +51,12 @@ func (f *Format) testCases(t *testing.T) {
 		for _, l := range imagetest.Edge(t).Layers {
 			layers = append(layers, l.Tar)
 		}
-		if err := f.roundTrip(t, w, layers, 0); err != nil {
+		if err := f.roundTrip(t, w, layers, manner{}); err != nil {
 			t.Fatal(err)
 		}
 	})
 	t.Run("no layers", func(t *testing.T) {
-		if err := f.roundTrip(t, w, nil, 0); err != nil {
+		if err := f.roundTrip(t, w, nil, manner{}); err != nil {
 			t.Fatal(err)
 		}
 	})
@@ -67,7 +68,7 @@ func (f *Format) testLargeFile(t *testing.T) {
 	layers := [][]byte{imagetest.Tar(t, imagetest.Sparse(t, "large", imagetest.Sparse10, size,
 		imagetest.Piece{Off: 0, Data: "begin"}, imagetest.Piece{Off: size - 3, Data: "end"}))}
 	m := newMemory()
-	made, err := write(t.Context(), f.Writer(t, formats.NewCPU(0)), m, sourceImage(t, layers), layers, 0)
+	made, err := write(t.Context(), f.Writer(t, formats.NewCPU(0)), m, sourceImage(t, layers), layers, manner{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -143,7 +144,7 @@ func (f *Format) testSameBytes(t *testing.T) {
 				t.Errorf("version %q and %q of one writer", version, got)
 			}
 			m := newMemory()
-			if _, err := write(t.Context(), w, m, src, layers, cut); err != nil {
+			if _, err := write(t.Context(), w, m, src, layers, manner{cut, true}); err != nil {
 				t.Fatal(err)
 			}
 			if first == nil {
@@ -163,7 +164,7 @@ func (f *Format) testSameBytes(t *testing.T) {
 	group, ctx := errgroup.WithContext(t.Context())
 	for i := range layers {
 		group.Go(func() (err error) {
-			done[i], err = writeLayer(ctx, w, m, formats.LayerSource{Desc: src.Manifest.Layers[i], Index: i}, nil, layers[i], 0)
+			done[i], err = writeLayer(ctx, w, m, formats.LayerSource{Desc: src.Manifest.Layers[i], Index: i}, nil, layers[i], manner{final: true})
 			return err
 		})
 	}
@@ -188,7 +189,7 @@ func (f *Format) testReopen(t *testing.T) {
 	layers := append(variedLayers(t, f.Chunk), imagetest.Tar(t), imagetest.Tar(t, imagetest.Opaque("etc"), imagetest.Link("x", "again")))
 	src := sourceImage(t, layers)
 	m := newMemory()
-	done, err := writeLayers(t.Context(), w, m, src, layers, 0)
+	done, err := writeLayers(t.Context(), w, m, src, layers, manner{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -239,7 +240,7 @@ func (f *Format) testFailures(t *testing.T) {
 	for n := 0; ; n++ {
 		m := newMemory()
 		m.left = n
-		_, err := write(t.Context(), w, m, src, layers, 0)
+		_, err := write(t.Context(), w, m, src, layers, manner{})
 		if m.open != 0 {
 			t.Fatalf("sink fails at call %d: %d objects were neither committed nor given up", n, m.open)
 		}

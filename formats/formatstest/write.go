@@ -37,8 +37,14 @@ func sourceImage(tb testing.TB, layers [][]byte) *formats.Manifest {
 	return src
 }
 
-// writeLayer converts one layer. Content is given in pieces of at most cut bytes where that is not 0.
-func writeLayer(ctx context.Context, w formats.Writer, sink formats.Sink, src formats.LayerSource, parents []formats.Layer, layer []byte, cut int) (formats.Layer, error) {
+// manner says in what way layers are converted; the image must be the same.
+type manner struct {
+	cut   int  // content is given in pieces of at most so many bytes; 0 leaves them as they come
+	final bool // the layers' trees may be used up
+}
+
+// writeLayer converts one layer.
+func writeLayer(ctx context.Context, w formats.Writer, sink formats.Sink, src formats.LayerSource, parents []formats.Layer, layer []byte, how manner) (formats.Layer, error) {
 	lw, err := w.Layer(ctx, src, parents, sink)
 	if err != nil {
 		return formats.Layer{}, err
@@ -48,8 +54,8 @@ func writeLayer(ctx context.Context, w formats.Writer, sink formats.Sink, src fo
 	t, err := readTar(layer, func(e *tarfs.Entry, n *tree.Node) error { return lw.Entry(e, n) }, func(p []byte) error {
 		for len(p) > 0 {
 			n := len(p)
-			if cut > 0 {
-				n = min(n, cut)
+			if how.cut > 0 {
+				n = min(n, how.cut)
 			}
 			buf = append(buf[:0], p[:n]...)
 			err := lw.Data(buf)
@@ -66,11 +72,13 @@ func writeLayer(ctx context.Context, w formats.Writer, sink formats.Sink, src fo
 	if err != nil {
 		return formats.Layer{}, err
 	}
-	return lw.Close(t)
+	l, err := lw.Close(t)
+	l.Final = how.final
+	return l, err
 }
 
 // writeLayers converts all layers.
-func writeLayers(ctx context.Context, w formats.Writer, sink formats.Sink, src *formats.Manifest, layers [][]byte, cut int) ([]formats.Layer, error) {
+func writeLayers(ctx context.Context, w formats.Writer, sink formats.Sink, src *formats.Manifest, layers [][]byte, how manner) ([]formats.Layer, error) {
 	p, ok := w.(formats.NeedsParents)
 	needsParents := ok && p.NeedsParents()
 	var done []formats.Layer
@@ -79,7 +87,7 @@ func writeLayers(ctx context.Context, w formats.Writer, sink formats.Sink, src *
 		if needsParents {
 			parents = done
 		}
-		l, err := writeLayer(ctx, w, sink, formats.LayerSource{Desc: src.Manifest.Layers[i], Index: i}, parents, layer, cut)
+		l, err := writeLayer(ctx, w, sink, formats.LayerSource{Desc: src.Manifest.Layers[i], Index: i}, parents, layer, how)
 		if err != nil {
 			return nil, fmt.Errorf("layer %d: %w", i, err)
 		}
@@ -121,8 +129,8 @@ func finish(ctx context.Context, w formats.Writer, m *memory, src *formats.Manif
 }
 
 // write converts an image.
-func write(ctx context.Context, w formats.Writer, m *memory, src *formats.Manifest, layers [][]byte, cut int) (*formats.Manifest, error) {
-	done, err := writeLayers(ctx, w, m, src, layers, cut)
+func write(ctx context.Context, w formats.Writer, m *memory, src *formats.Manifest, layers [][]byte, how manner) (*formats.Manifest, error) {
+	done, err := writeLayers(ctx, w, m, src, layers, how)
 	if err != nil {
 		return nil, err
 	}
@@ -131,13 +139,13 @@ func write(ctx context.Context, w formats.Writer, m *memory, src *formats.Manife
 
 // roundTrip converts layers, reads the result, and says how it differs from what package tarfs makes of them. Where that
 // refuses the layers, so must the writer.
-func (f *Format) roundTrip(tb testing.TB, w formats.Writer, layers [][]byte, cut int) error {
+func (f *Format) roundTrip(tb testing.TB, w formats.Writer, layers [][]byte, how manner) error {
 	tb.Helper()
 	ctx := context.Background()
 	src := sourceImage(tb, layers)
 	want, refused := expected(layers)
 	m := newMemory()
-	made, err := write(ctx, w, m, src, layers, cut)
+	made, err := write(ctx, w, m, src, layers, how)
 	switch {
 	case refused != nil && err == nil:
 		return fmt.Errorf("the writer takes layers that are refused: %w", refused)
