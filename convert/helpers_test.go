@@ -7,7 +7,6 @@ import (
 	"errors"
 	"io"
 	"path/filepath"
-	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -100,24 +99,11 @@ func put(tb testing.TB, img *imagetest.Image, ref string) {
 	}
 }
 
-// marking is a writer that marks its images in an index.
-type marking struct{ *nydus.Writer }
-
+// How Nydus images are marked in an index.
 const (
 	artifactNydus = "application/vnd.nydus.image.manifest.v1+json"
 	featureNydus  = "nydus.remoteimage.v1"
 )
-
-// MarkIndexEntry implements [formats.IndexMarker].
-func (marking) MarkIndexEntry(d ocispec.Descriptor) ocispec.Descriptor {
-	d.ArtifactType = artifactNydus
-	if d.Platform != nil {
-		p := *d.Platform
-		p.OSFeatures = append(slices.Clone(p.OSFeatures), featureNydus)
-		d.Platform = &p
-	}
-	return d
-}
 
 // writer returns a writer that cuts small chunks, so that small images have many.
 func writer(tb testing.TB) *nydus.Writer {
@@ -148,7 +134,7 @@ func run(ctx context.Context, tb testing.TB, from, to string, opt convert.Option
 	if opt.Readers == nil {
 		opt.Readers = []formats.Reader{nydus.Reader{}}
 	}
-	return convert.Convert(ctx, src, []convert.Output{{Writer: marking{writer(tb)}, Target: dest}}, opt)
+	return convert.Convert(ctx, src, []convert.Output{{Writer: writer(tb), Target: dest}}, opt)
 }
 
 func mustRun(tb testing.TB, from, to string, opt convert.Options) *convert.Result {

@@ -116,3 +116,10 @@ type ObjectWriter interface {
 	// Abort gives the object up. It may be called after Commit, and then does nothing.
 	Abort()
 }
+
+// RunningDigest is the optional ability of an [ObjectWriter] to tell the digest of what was written to it so far, for formats
+// whose metadata has the digest of a part that the object begins with: it is not computed twice.
+type RunningDigest interface {
+	// RunningSHA256 returns the digest, and false where the target uses another algorithm.
+	RunningSHA256() (sum [32]byte, ok bool)
+}

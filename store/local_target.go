@@ -3,6 +3,7 @@ package store
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"hash"
@@ -267,6 +268,9 @@ func (w *localObject) Write(p []byte) (int, error) {
 	}
 	return n, w.err
 }
+
+// RunningSHA256 implements [formats.RunningDigest].
+func (w *localObject) RunningSHA256() ([sha256.Size]byte, bool) { return runningSHA256(w.alg, w.sum) }
 
 // Commit implements [formats.ObjectWriter].
 func (w *localObject) Commit(ctx context.Context) (digest.Digest, int64, error) {

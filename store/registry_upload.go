@@ -3,6 +3,7 @@ package store
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -54,6 +55,9 @@ func (t *registryTarget) newUpload(ctx context.Context, alg digest.Algorithm) *u
 	ctx, stop := context.WithCancel(ctx)
 	return &upload{target: t, ctx: ctx, stop: stop, alg: alg, sum: alg.Hash(), piece: pieceSize}
 }
+
+// RunningSHA256 implements [formats.RunningDigest].
+func (u *upload) RunningSHA256() ([sha256.Size]byte, bool) { return runningSHA256(u.alg, u.sum) }
 
 // Probe begins an upload and cancels it, to find out whether the user may push: [registryTarget.Create] sends nothing.
 func (t *registryTarget) Probe(ctx context.Context) error {

@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"crypto/sha256"
 	"crypto/sha512" // sha512 digests
 	"errors"
 	"fmt"
@@ -120,4 +121,13 @@ func ReadAll(ctx context.Context, s formats.Sources, desc ocispec.Descriptor, li
 		return nil, fmt.Errorf("read %s: %w", desc.Digest, err)
 	}
 	return p, nil
+}
+
+// runningSHA256 returns the sum of what a digest has seen, if that is a SHA-256.
+func runningSHA256(alg digest.Algorithm, h hash.Hash) (sum [sha256.Size]byte, ok bool) {
+	if alg != digest.SHA256 {
+		return sum, false
+	}
+	h.Sum(sum[:0])
+	return sum, true
 }

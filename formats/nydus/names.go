@@ -15,6 +15,10 @@ const (
 	mediaTypeDockerManifest = "application/vnd.docker.distribution.manifest.v2+json"
 	mediaTypeDockerLayer    = "application/vnd.docker.image.rootfs.diff.tar.gzip"
 
+	// artifactType and osFeature mark our manifests in an index, each for other generations of runtimes.
+	artifactType = "application/vnd.nydus.image.manifest.v1+json"
+	osFeature    = "nydus.remoteimage.v1"
+
 	fsVersion = "6"
 
 	bootstrapDir  = "image"

@@ -9,6 +9,7 @@ import (
 	"github.com/klauspost/compress/zstd"
 
 	"github.com/lazuli-project/lazuli/blob"
+	"github.com/lazuli-project/lazuli/formats"
 	"github.com/lazuli-project/lazuli/formats/nydus/nydusblob"
 )
 
@@ -16,15 +17,32 @@ import (
 type sectionWriter struct {
 	w      io.Writer
 	offset int64
-	data   hash.Hash // of the data section
+	data   hash.Hash // of the data section; nil where w tells
 	toc    []byte
 }
 
-func newSectionWriter(w io.Writer) *sectionWriter { return &sectionWriter{w: w, data: sha256.New()} }
+func newSectionWriter(w io.Writer) *sectionWriter {
+	s := &sectionWriter{w: w}
+	if _, ok := s.running(); !ok {
+		s.data = sha256.New()
+	}
+	return s
+}
+
+// running asks the target for the digest of all that it has got.
+func (s *sectionWriter) running() ([sha256.Size]byte, bool) {
+	r, ok := s.w.(formats.RunningDigest)
+	if !ok {
+		return [sha256.Size]byte{}, false
+	}
+	return r.RunningSHA256()
+}
 
 // Write writes data.
 func (s *sectionWriter) Write(p []byte) (int, error) {
-	s.data.Write(p)
+	if s.data != nil {
+		s.data.Write(p)
+	}
 	return len(p), s.write(p)
 }
 
@@ -45,9 +63,16 @@ func (s *sectionWriter) header(name string, n int64) error {
 func (s *sectionWriter) endData(plain int64) error {
 	n := s.offset
 	h := nydusblob.AppendTarHeader(nil, nydusblob.SectionData, n)
-	s.data.Write(h)
-	s.entry(nydusblob.TOCEntry{Name: nydusblob.SectionData, Digest: [32]byte(s.data.Sum(nil)), Stored: blob.Range{Len: n}, Size: plain})
-	return s.write(h)
+	if err := s.write(h); err != nil {
+		return err
+	}
+	sum, ok := s.running()
+	if !ok {
+		s.data.Write(h)
+		s.data.Sum(sum[:0])
+	}
+	s.entry(nydusblob.TOCEntry{Name: nydusblob.SectionData, Digest: sum, Stored: blob.Range{Len: n}, Size: plain})
+	return nil
 }
 
 // meta writes the chunk table and its header, which have one section and two entries.

@@ -3,6 +3,7 @@ package nydus
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -26,8 +27,9 @@ type Writer struct {
 }
 
 var (
-	_ formats.Writer   = (*Writer)(nil)
-	_ formats.Reopener = (*Writer)(nil)
+	_ formats.Writer      = (*Writer)(nil)
+	_ formats.Reopener    = (*Writer)(nil)
+	_ formats.IndexMarker = (*Writer)(nil)
 )
 
 // NewWriter returns a writer.
@@ -48,6 +50,18 @@ func (*Writer) Name() string { return Name }
 
 // Version implements [formats.Writer]. Prefetch paths and the source's name are in the image, not in its layers.
 func (w *Writer) Version() string { return w.set.version() }
+
+// MarkIndexEntry implements [formats.IndexMarker]: the artifact type is for today's runtimes, the platform's feature makes
+// those that do not know it pass the entry over.
+func (*Writer) MarkIndexEntry(d ocispec.Descriptor) ocispec.Descriptor {
+	d.ArtifactType = artifactType
+	if d.Platform != nil {
+		p := *d.Platform
+		p.OSFeatures = append(slices.Clone(p.OSFeatures), osFeature)
+		d.Platform = &p
+	}
+	return d
+}
 
 // Layer implements [formats.Writer].
 func (w *Writer) Layer(ctx context.Context, _ formats.LayerSource, _ []formats.Layer, sink formats.Sink) (formats.LayerWriter, error) {
