@@ -3,7 +3,9 @@ package mount
 import (
 	"bufio"
 	"errors"
+	"fmt"
 	"io"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -87,8 +89,15 @@ func TestFaults(t *testing.T) {
 	if !mounttest.Isolated(t, limit) {
 		return
 	}
-	r := newRegistry(t)
-	want := imagetest.EdgeTree(t)
+	items := []imagetest.Item{imagetest.Dir("d")}
+	rng := rand.NewChaCha8([32]byte{})
+	for i := range 12 {
+		p := make([]byte, 50_000)
+		_, _ = rng.Read(p)
+		items = append(items, imagetest.File(fmt.Sprintf("d/%d", i), string(p)))
+	}
+	r := newRegistryOf(t, imagetest.NewImage(t, imagetest.Gzip(t, imagetest.Tar(t, items...))))
+	want := mounttest.List(t, mounted(t, r.ref, "", Options{}).Dir)
 	const blobs = "/blobs/sha256"
 	for _, c := range []struct {
 		name  string

@@ -44,6 +44,11 @@ var rangeHeader = regexp.MustCompile(`^bytes=(\d+)-(\d+)$`)
 // newRegistry converts the edge image into a new registry.
 func newRegistry(t *testing.T) *registry {
 	t.Helper()
+	return newRegistryOf(t, imagetest.Edge(t))
+}
+
+func newRegistryOf(t *testing.T, img *imagetest.Image) *registry {
+	t.Helper()
 	inner, err := registrytest.New(registrytest.Options{})
 	if err != nil {
 		t.Fatal(err)
@@ -63,7 +68,7 @@ func newRegistry(t *testing.T) *registry {
 	r.ref = strings.TrimPrefix(server.URL, "http://") + "/edge:nydus"
 
 	layout := filepath.Join(t.TempDir(), "layout")
-	imagetest.Edge(t).WriteLayout(t, layout, "edge")
+	img.WriteLayout(t, layout, "edge")
 	src, err := store.OpenSource(t.Context(), parse(t, "oci:"+layout), store.Options{})
 	if err != nil {
 		t.Fatal(err)
