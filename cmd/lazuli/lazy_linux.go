@@ -60,6 +60,9 @@ func (a *app) openLazy(ctx context.Context, arg string, l *lazyFlags) (*lazyImag
 	if err != nil {
 		return nil, err
 	}
+	if err := makeAbsolute(&refs[0]); err != nil {
+		return nil, err
+	}
 	so, err := a.storeOptions(&l.image.store)
 	if err != nil {
 		return nil, err
@@ -82,6 +85,28 @@ func (a *app) openLazy(ctx context.Context, arg string, l *lazyFlags) (*lazyImag
 		return nil, err
 	}
 	return im, nil
+}
+
+// makeAbsolute makes the paths of a reference independent of the working directory, which a process in the background leaves.
+func makeAbsolute(ref *store.Ref) error {
+	if ref.Transport == store.Registry {
+		return nil
+	}
+	paths := []*string{&ref.Path}
+	for i := range ref.Dirs {
+		paths = append(paths, &ref.Dirs[i])
+	}
+	for _, p := range paths {
+		if *p == "-" {
+			continue
+		}
+		abs, err := filepath.Abs(*p)
+		if err != nil {
+			return err
+		}
+		*p = abs
+	}
+	return nil
 }
 
 // lazyStats are what reading an image through a mount took.
