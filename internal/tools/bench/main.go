@@ -22,6 +22,7 @@ type bench struct {
 	nydusImage, nydusify string
 	image, large         string // OCI layouts
 	runs                 int
+	only                 string
 	tiny                 int
 	rows                 []row
 }
@@ -44,6 +45,7 @@ func main() {
 	flag.StringVar(&b.nydusify, "nydusify", "nydusify", "the peer's converter of images")
 	flag.IntVar(&b.runs, "runs", 3, "measured runs of each; the median counts")
 	flag.IntVar(&b.tiny, "tiny", 1_000_000, "files of the layer of tiny files; 0 leaves it out")
+	flag.StringVar(&b.only, "only", "", "one step alone: layouts, codecs, registries, memory or tiny")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	err := b.run(ctx)
@@ -79,9 +81,14 @@ func (b *bench) run(ctx context.Context) error {
 		return err
 	}
 	defer os.RemoveAll(work) // a folder of ours
-	steps := []func(context.Context, string) error{b.layouts, b.codecs, b.registries, b.memory, b.tinyFiles}
-	for _, step := range steps {
-		if err := step(ctx, work); err != nil {
+	for _, step := range []struct {
+		name string
+		run  func(context.Context, string) error
+	}{{"layouts", b.layouts}, {"codecs", b.codecs}, {"registries", b.registries}, {"memory", b.memory}, {"tiny", b.tinyFiles}} {
+		if b.only != "" && b.only != step.name {
+			continue
+		}
+		if err := step.run(ctx, work); err != nil {
 			return err
 		}
 	}
