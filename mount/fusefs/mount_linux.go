@@ -122,7 +122,7 @@ func (m *Mount) Wait() error {
 // Detach takes the mount out of the file system. What is open in it, or lies under an overlay, goes on.
 func (m *Mount) Detach() error { return m.unmount(unix.MNT_DETACH) }
 
-// ErrInUse: a mount that was detached before has files open, and lives as long as they or this process.
+// ErrInUse means that a mount that was detached before has files open, and lives as long as they or this process.
 var ErrInUse = errors.New("unmounted, but still in use")
 
 // Close unmounts and ends the connection, whoever has files open: they get errors. It does not wait. The connection of a mount
