@@ -222,8 +222,14 @@ func (u *upload) complete(ctx context.Context, desc ocispec.Descriptor) error {
 func (u *upload) begin(ctx context.Context) (int, error) {
 	pacer := u.target.opts.Retry.Pacer()
 	at := u.target.base.JoinPath("v2", u.target.ref.Repo, "blobs", "uploads/")
+	// Whoever gives up while the request is under way would leave an upload at the registry that nobody knows of.
+	asking, stop := outlive(ctx, beginGrace)
+	defer stop()
 	for {
-		resp, err := u.request(ctx, http.MethodPost, at, nil, nil)
+		if ctx.Err() != nil {
+			return 0, context.Cause(ctx)
+		}
+		resp, err := u.request(asking, http.MethodPost, at, nil, nil)
 		var after time.Duration
 		switch {
 		case err != nil:
@@ -243,6 +249,21 @@ func (u *upload) begin(ctx context.Context) (int, error) {
 		if !pacer.Wait(ctx, after) {
 			return 0, err
 		}
+	}
+}
+
+// beginGrace is how long a request that begins an upload may go on when nobody wants the upload any more.
+const beginGrace = 3 * time.Second
+
+// outlive returns a context that ends the given time after its parent.
+func outlive(ctx context.Context, grace time.Duration) (context.Context, context.CancelFunc) {
+	late, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() {
+		time.AfterFunc(grace, func() { cancel(context.Cause(ctx)) })
+	})
+	return late, func() {
+		stop()
+		cancel(context.Canceled)
 	}
 }
 
