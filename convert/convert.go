@@ -189,7 +189,7 @@ func (c *conversion) layers(ctx context.Context, im *sourceImage) ([][]formats.L
 				j.progress(Reused, j.desc.Size)
 				return nil
 			}
-			layers, err := j.run(gctx, make([][]formats.Layer, len(c.outputs)))
+			layers, err := j.run(gctx)
 			if err != nil {
 				return err
 			}

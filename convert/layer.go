@@ -39,7 +39,7 @@ type layerJob struct {
 }
 
 // run converts the layer for its outputs with one download and one inflation.
-func (j *layerJob) run(ctx context.Context, parents [][]formats.Layer) (_ []formats.Layer, err error) {
+func (j *layerJob) run(ctx context.Context) (_ []formats.Layer, err error) {
 	defer func() {
 		if err != nil {
 			err = fmt.Errorf("layer %d (%s): %w", j.index, j.desc.Digest, err)
@@ -66,7 +66,7 @@ func (j *layerJob) run(ctx context.Context, parents [][]formats.Layer) (_ []form
 		}
 	}()
 	for _, o := range j.outputs {
-		w, err := j.c.outputs[o].Writer.Layer(ctx, formats.LayerSource{Desc: j.desc, Index: j.index}, parents[o], j.c.outputs[o].Target)
+		w, err := j.c.outputs[o].Writer.Layer(ctx, formats.LayerSource{Desc: j.desc, Index: j.index}, nil, j.c.outputs[o].Target)
 		if err != nil {
 			return nil, err
 		}

@@ -94,10 +94,6 @@ type Reader interface {
 	Open(ctx context.Context, m *Manifest, s Sources) (*Image, error)
 }
 
-// AnnotationUncompressed is the layer annotation that carries the digest of the uncompressed layer
-// while an image is converted. It is containerd's name.
-const AnnotationUncompressed = "containerd.io/uncompressed"
-
 // DigestOf returns the descriptor of content with the given media type.
 func DigestOf(mediaType string, content []byte) ocispec.Descriptor {
 	return ocispec.Descriptor{MediaType: mediaType, Digest: digest.FromBytes(content), Size: int64(len(content))}
