@@ -34,6 +34,11 @@ func Convert(ctx context.Context, src store.Source, outputs []Output, opt Option
 	if err := opt.setDefaults(); err != nil {
 		return nil, err
 	}
+	for _, out := range outputs {
+		if p, ok := out.Writer.(formats.NeedsParents); ok && p.NeedsParents() {
+			return nil, fmt.Errorf("%s: layers that depend on those below: %w", out.Writer.Name(), blob.ErrUnsupported)
+		}
+	}
 	c := &conversion{src: src, outputs: outputs, opt: opt}
 	begin := time.Now()
 	s, err := c.plan(ctx)
