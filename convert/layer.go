@@ -66,7 +66,7 @@ func (j *layerJob) run(ctx context.Context) (_ []formats.Layer, err error) {
 		}
 	}()
 	for _, o := range j.outputs {
-		w, err := j.c.outputs[o].Writer.Layer(ctx, formats.LayerSource{Desc: j.desc, Index: j.index}, nil, j.c.outputs[o].Target)
+		w, err := j.c.outputs[o].Writer.Layer(ctx, formats.LayerSource{Desc: j.desc, Index: j.index, Stream: plain}, nil, j.c.outputs[o].Target)
 		if err != nil {
 			return nil, err
 		}

@@ -8,6 +8,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/lazuli-project/lazuli/blob"
+	"github.com/lazuli-project/lazuli/flate"
 	"github.com/lazuli-project/lazuli/tarfs"
 	"github.com/lazuli-project/lazuli/tree"
 )
@@ -46,10 +47,20 @@ type IndexMarker interface {
 	MarkIndexEntry(d ocispec.Descriptor) ocispec.Descriptor
 }
 
+// Tracer is the optional ability of a [Writer] that asks [LayerSource].Stream for more than the plain bytes.
+type Tracer interface {
+	// Trace says what the stream must note.
+	Trace() flate.Trace
+}
+
 // LayerSource says which layer is converted.
 type LayerSource struct {
 	Desc  ocispec.Descriptor // as in the source manifest
 	Index int                // place in the image, from 0 at the bottom
+	// Stream is what is inflated. While a [LayerWriter]'s Entry and Data are called, it stands at the piece that holds these
+	// bytes, and may be asked about it; [tarfs.Entry].Data says where an entry's content lies. It notes what the Tracers
+	// among the writers ask for, and maybe more. It is nil where the layer does not come from a stream.
+	Stream *flate.Reader
 }
 
 // LayerWriter is pushed one layer in tar order, so that one inflation can feed many writers. Entry comes
