@@ -25,6 +25,7 @@ type gzipReader struct {
 	size    uint32 // modulo 2^32
 	decoded int64  // bytes of all members
 	err     error  // sticky
+	resumed bool   // the current member began before the input, so that its checksum is not known
 }
 
 func newGzipReader(in *input) *gzipReader { return &gzipReader{d: newInflater(in)} }
@@ -155,6 +156,11 @@ func (g *gzipReader) trailer() error {
 	unused := uint32(0)
 	if err := g.bytes(tail[:], &unused); err != nil {
 		return g.wrap(err)
+	}
+	if g.resumed {
+		g.resumed = false
+		g.member++
+		return nil
 	}
 	if le.Uint32(tail[:]) != g.crc {
 		return g.wrap(corrupt("checksum of the content"))

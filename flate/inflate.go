@@ -90,7 +90,7 @@ func (d *inflater) next() ([]byte, error) {
 			err = d.codes()
 		}
 		if err != nil {
-			return nil, err
+			return d.win[from:d.pos], err
 		}
 	}
 	return d.win[from:d.pos], nil

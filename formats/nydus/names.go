@@ -1,13 +1,17 @@
 package nydus
 
-// Name is the format's name in flags, files and metrics.
-const Name = "nydus"
+// Names of the formats in flags, files and metrics.
+const (
+	Name    = "nydus"
+	NameRef = "nydus-ref" // the data are the source's own layers
+)
 
 // Media types and annotations, as the reference tools have them.
 const (
 	MediaTypeBlob          = "application/vnd.oci.image.layer.nydus.blob.v1"
 	AnnotationBlob         = "containerd.io/snapshot/nydus-blob"
 	AnnotationBootstrap    = "containerd.io/snapshot/nydus-bootstrap"
+	AnnotationRef          = "containerd.io/snapshot/nydus-ref" // on a layer: digest of the original layer
 	AnnotationFSVersion    = "containerd.io/snapshot/nydus-fs-version"
 	AnnotationSourceDigest = "containerd.io/snapshot/nydus-source-digest"
 	AnnotationSourceRef    = "containerd.io/snapshot/nydus-source-reference"

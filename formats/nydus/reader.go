@@ -3,8 +3,10 @@ package nydus
 import (
 	"bytes"
 	"context"
+	"encoding/hex"
 	"fmt"
 	"strings"
+	"sync"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -55,22 +57,64 @@ func (Reader) Open(ctx context.Context, m *formats.Manifest, s formats.Sources) 
 	if err != nil {
 		return nil, fmt.Errorf("bootstrap layer %s: %w", layer.Digest, err)
 	}
-	img, err := openBootstrap(ctx, boot, metas, func(info *nydusblob.Info) (ocispec.Descriptor, func(context.Context) (blob.Source, error), error) {
-		d := ocispec.Descriptor{MediaType: MediaTypeBlob, Digest: digest.NewDigestFromEncoded(digest.SHA256, info.ID), Size: int64(info.StoredSize)}
-		if err := d.Digest.Validate(); err != nil {
-			return d, nil, fmt.Errorf("name %q: %w: %w", info.ID, blob.ErrCorrupt, err)
-		}
-		for _, l := range m.Manifest.Layers {
-			if l.Digest == d.Digest {
-				d = l
-			}
-		}
-		return d, func(ctx context.Context) (blob.Source, error) { return s.Open(ctx, d) }, nil
-	})
+	img, err := openBootstrap(ctx, boot, metas, func(info *nydusblob.Info) (located, error) { return inManifest(info, m, s) })
 	if err != nil {
 		return nil, fmt.Errorf("bootstrap layer %s: %w", layer.Digest, err)
 	}
 	return img, nil
+}
+
+// inManifest finds a blob that a bootstrap names among the layers of its manifest. Layers of the source image, which
+// blobs may refer to, are not among them.
+func inManifest(info *nydusblob.Info, m *formats.Manifest, s formats.Sources) (located, error) {
+	d := ocispec.Descriptor{MediaType: MediaTypeBlob, Digest: digest.NewDigestFromEncoded(digest.SHA256, info.ID), Size: int64(info.StoredSize)}
+	if err := d.Digest.Validate(); err != nil {
+		return located{}, fmt.Errorf("name %q: %w: %w", info.ID, blob.ErrCorrupt, err)
+	}
+	var l located
+	if info.Features&nydusblob.FeatureSeparate != 0 {
+		d.MediaType = ocispec.MediaTypeImageLayerGzip
+		meta, err := metaLayer(info, d.Digest, m)
+		if err != nil {
+			return located{}, err
+		}
+		l.meta = func(ctx context.Context) (blob.Source, error) { return fetchWhole(ctx, meta, s) }
+	}
+	for _, layer := range m.Manifest.Layers {
+		if layer.Digest == d.Digest {
+			d = layer
+		}
+	}
+	l.desc, l.open = d, func(ctx context.Context) (blob.Source, error) { return s.Open(ctx, d) }
+	return l, nil
+}
+
+// metaLayer finds the layer with the chunk table of an original layer, which the bootstrap or the annotation tells.
+func metaLayer(info *nydusblob.Info, original digest.Digest, m *formats.Manifest) (ocispec.Descriptor, error) {
+	want := digest.NewDigestFromBytes(digest.SHA256, info.MetaDigest[:])
+	for _, l := range m.Manifest.Layers {
+		if l.Digest == want || info.MetaSize == 0 && l.Annotations[AnnotationRef] == original.String() {
+			return l, nil
+		}
+	}
+	return ocispec.Descriptor{}, fmt.Errorf("no layer with the chunk table of %s: %w", original, blob.ErrCorrupt)
+}
+
+// fetchWhole fetches an object into memory and verifies it.
+func fetchWhole(ctx context.Context, d ocispec.Descriptor, s formats.Sources) (_ blob.Source, err error) {
+	if d.Size > maxBootstrap {
+		return nil, fmt.Errorf("object %s of %d bytes: %w", d.Digest, d.Size, blob.ErrCorrupt)
+	}
+	r, err := s.Fetch(ctx, d)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = r.Close() }() // read to its verified end
+	var p bytes.Buffer
+	if _, err := p.ReadFrom(r); err != nil {
+		return nil, fmt.Errorf("object %s: %w", d.Digest, err)
+	}
+	return blob.ReaderAtSource{R: bytes.NewReader(p.Bytes()), N: int64(p.Len())}, nil
 }
 
 // OpenBare opens an image that is a bootstrap alone, or a layer's blob with its bootstrap inside. find gives the blobs
@@ -84,23 +128,35 @@ func OpenBare(ctx context.Context, src blob.Source, name string, find func(id st
 	if err != nil {
 		return nil, fmt.Errorf("bootstrap %s: %w", name, err)
 	}
-	img, err := openBootstrap(ctx, boot, nil, func(info *nydusblob.Info) (ocispec.Descriptor, func(context.Context) (blob.Source, error), error) {
+	img, err := openBootstrap(ctx, boot, nil, func(info *nydusblob.Info) (located, error) {
+		separate := info.Features&nydusblob.FeatureSeparate != 0
 		own := info.ID == nydusblob.InlinedID || info.Features&nydusblob.FeatureInlinedMeta != 0
-		if own {
+		if own && !separate {
 			info.ID, _, _ = strings.Cut(name, ".")
 		}
 		d := ocispec.Descriptor{MediaType: MediaTypeBlob, Digest: digest.NewDigestFromEncoded(digest.SHA256, info.ID)}
 		if d.Digest.Validate() != nil {
 			d.Digest = digest.FromString(info.ID)
 		}
+		var l located
 		b := src
-		if !own || !inlined {
+		if !own || !inlined || separate {
 			if b, err = find(info.ID); err != nil {
-				return d, nil, err
+				return l, err
 			}
 		}
+		if separate {
+			meta := src
+			if !inlined {
+				if meta, err = find(hex.EncodeToString(info.MetaDigest[:])); err != nil {
+					return l, err
+				}
+			}
+			l.meta = func(context.Context) (blob.Source, error) { return meta, nil }
+		}
 		d.Size = b.Size()
-		return d, func(context.Context) (blob.Source, error) { return b, nil }, nil
+		l.desc, l.open = d, func(context.Context) (blob.Source, error) { return b, nil }
+		return l, nil
 	})
 	if err != nil {
 		return nil, fmt.Errorf("bootstrap %s: %w", name, err)
@@ -140,10 +196,19 @@ func readLayerBootstrap(ctx context.Context, src blob.Source) ([]byte, error) {
 	return s.Read(ctx, src, d, maxBootstrap)
 }
 
-// locator says where a blob is. It may put the right id into info.
-type locator func(info *nydusblob.Info) (ocispec.Descriptor, func(context.Context) (blob.Source, error), error)
+// located says where a blob is.
+type located struct {
+	desc ocispec.Descriptor
+	open func(context.Context) (blob.Source, error)
+	// meta gives the object with the chunk table where that is another one; else nil.
+	meta func(context.Context) (blob.Source, error)
+}
 
-// openBootstrap makes the image of a bootstrap. metas are chunk tables by blob id, in the form of cache files.
+// locator finds a blob. It may put the right id into info.
+type locator func(info *nydusblob.Info) (located, error)
+
+// openBootstrap makes the image of a bootstrap. metas are chunk tables by blob id, in the form of cache files. Those
+// that are missing are fetched for all blobs at once.
 func openBootstrap(ctx context.Context, boot []byte, metas map[string][]byte, locate locator) (*formats.Image, error) {
 	b, err := rafs6.Parse(boot)
 	if err != nil {
@@ -153,13 +218,31 @@ func openBootstrap(ctx context.Context, boot []byte, metas map[string][]byte, lo
 	if err != nil {
 		return nil, err
 	}
-	img := &formats.Image{Format: Name, Tree: b.Tree}
+	img := &formats.Image{Format: Name, Tree: b.Tree, Blobs: make([]formats.Blob, len(b.Blobs))}
+	errs := make([]error, len(b.Blobs))
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var all sync.WaitGroup
 	for i := range b.Blobs {
-		ob, err := openBlob(ctx, b, i, metas, locate, decoder)
-		if err != nil {
-			return nil, fmt.Errorf("blob %d, %.64q: %w", i, b.Blobs[i].ID, err)
+		if b.Blobs[i].Features&nydusblob.FeatureSeparate != 0 {
+			img.Format = NameRef
 		}
-		img.Blobs = append(img.Blobs, ob)
+		l, err := locate(&b.Blobs[i])
+		if err != nil {
+			cancel(err)
+			errs[i] = fmt.Errorf("blob %d, %.64q: %w", i, b.Blobs[i].ID, err)
+			break
+		}
+		all.Go(func() {
+			if img.Blobs[i], err = openBlob(ctx, b, i, metas, l, decoder); err != nil {
+				errs[i] = fmt.Errorf("blob %d, %.64q: %w", i, b.Blobs[i].ID, err)
+				cancel(errs[i])
+			}
+		})
+	}
+	all.Wait()
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
 	}
 	img.Details = newDetails(b)
 	if b.Mountable {
@@ -168,26 +251,31 @@ func openBootstrap(ctx context.Context, boot []byte, metas map[string][]byte, lo
 	return img, nil
 }
 
-func openBlob(ctx context.Context, b *rafs6.Bootstrap, number int, metas map[string][]byte, locate locator, decoder *nydusblob.Decoder) (formats.Blob, error) {
+func openBlob(ctx context.Context, b *rafs6.Bootstrap, number int, metas map[string][]byte, l located, decoder *nydusblob.Decoder) (formats.Blob, error) {
 	info := &b.Blobs[number]
-	desc, open, err := locate(info)
-	if err != nil {
-		return formats.Blob{}, err
+	opener := l.open
+	if l.meta != nil {
+		opener = l.meta
 	}
-	var src blob.Source // once opened
-	opened := func(ctx context.Context) (blob.Source, error) {
-		if src != nil {
-			return src, nil
+	var src blob.Source // with the chunk table, once opened
+	opened := func() (_ blob.Source, err error) {
+		if src == nil {
+			src, err = opener(ctx)
 		}
-		return open(ctx)
+		return src, err
 	}
-	table, err := nydusblob.DecodeTableFile(info, metas[info.ID])
+	file := metas[info.ID]
+	if f, ok := metas[hex.EncodeToString(info.MetaDigest[:])]; ok && l.meta != nil {
+		file = f
+	}
+	table, err := nydusblob.DecodeTableFile(info, file)
 	if err != nil {
 		// A missing or damaged copy: the blob has the original.
-		if src, err = opened(ctx); err != nil {
+		s, err := opened()
+		if err != nil {
 			return formats.Blob{}, err
 		}
-		if table, err = readTable(ctx, src, info, decoder); err != nil {
+		if table, err = readTable(ctx, s, info, decoder); err != nil {
 			return formats.Blob{}, err
 		}
 	}
@@ -195,19 +283,24 @@ func openBlob(ctx context.Context, b *rafs6.Bootstrap, number int, metas map[str
 		return formats.Blob{}, err
 	}
 	digests := b.Digests(number, table.Len())
-	// The bootstrap has the digests of the chunks that files use. That is enough, but for batches: these have to be
+	// The bootstrap has the digests of the chunks that files use. That is enough, but for groups: these have to be
 	// verified as a whole.
-	enough := digests.Sums != nil && (info.Features&nydusblob.FeatureBatch == 0 || digests.Complete(table.Len()))
+	enough := digests.Sums != nil && (table.Groups() == 0 || digests.Complete(table.Len()))
 	if !enough && info.Features&nydusblob.FeatureInlinedDigest != 0 {
-		if src, err = opened(ctx); err != nil {
+		s, err := opened()
+		if err != nil {
 			return formats.Blob{}, err
 		}
-		if digests.Sums, err = readDigests(ctx, src, table.Len(), decoder); err != nil {
+		if digests.Sums, err = readDigests(ctx, s, table.Len(), decoder); err != nil {
 			return formats.Blob{}, err
 		}
 	}
 	layout := nydusblob.NewLayout(info, table, digests, decoder)
-	return formats.Blob{Desc: desc, Layout: layout, Open: opened, PlainSize: layout.Size()}, nil
+	open := l.open
+	if src != nil && l.meta == nil {
+		open = func(context.Context) (blob.Source, error) { return src, nil }
+	}
+	return formats.Blob{Desc: l.desc, Layout: layout, Open: open, PlainSize: layout.Size()}, nil
 }
 
 // readTable reads the chunk table from a blob, in one piece with its header.

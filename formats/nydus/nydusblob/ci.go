@@ -3,6 +3,7 @@ package nydusblob
 import (
 	"encoding/binary"
 	"fmt"
+	"slices"
 	"sort"
 
 	"github.com/lazuli-project/lazuli/blob"
@@ -12,7 +13,7 @@ import (
 const (
 	entrySizeV1 = 16
 	entrySizeV2 = 24
-	contextSize = 40
+	groupSize   = 40
 	// HeaderSize is the size of the header that follows the chunk table.
 	HeaderSize = 4096
 
@@ -27,19 +28,22 @@ const (
 	flagEncrypted
 	flagCRC32
 
-	flagsReadable = flagCompressed | flagBatch | flagCRC32
+	flagsReadable = flagCompressed | flagZran | flagBatch | flagCRC32
 )
 
 // Entry is one chunk in the chunk table.
 type Entry struct {
-	Plain      blob.Range // without padding
-	Stored     blob.Range // of a chunk in a batch: the batch's offset and 0
+	Plain blob.Range // without padding
+	// Stored range. Of a chunk in a batch it is the batch's offset and 0; of one in a context, what was read of the layer
+	// while the chunk was, which says nothing about where decoding must begin.
+	Stored     blob.Range
 	Compressed bool
 	// CRC32C of the plain bytes; 0 where the table has none.
 	CRC32C uint32
-	// InBatch says that the chunk is BatchOffset bytes inside of the plain form of batch number Batch.
-	InBatch            bool
-	Batch, BatchOffset uint32
+	// InGroup says that the chunk is decoded together with others: it is GroupOffset bytes inside of the plain form of group
+	// number Group, which is a batch, or an inflate context in blobs with FeatureZran.
+	InGroup            bool
+	Group, GroupOffset uint32
 }
 
 // Version 1 entry, 16 bytes: two words, of the plain and of the stored range.
@@ -68,7 +72,24 @@ func decodeV1(p []byte) Entry {
 //
 //	plain:  bits 0-31 offset/4096, 32-55 size-1, 56-63 flags
 //	stored: bits 0-39 offset, 40-63 size (not minus one)
-//	data:   batch: bits 32-63 number, 0-31 offset in it; else with CRC: bits 0-31 CRC32C
+//	data:   batch, zran: bits 32-63 number of the group, 0-31 offset in it; else with CRC: bits 0-31 CRC32C
+func (e *Entry) appendV2(dst []byte, flags uint8) []byte {
+	var data uint64
+	if e.Compressed {
+		flags |= flagCompressed
+	}
+	switch {
+	case e.InGroup:
+		data = uint64(e.Group)<<32 | uint64(e.GroupOffset)
+	case e.CRC32C != 0:
+		flags |= flagCRC32
+		data = uint64(e.CRC32C)
+	}
+	dst = binary.LittleEndian.AppendUint64(dst, uint64(e.Plain.Off)>>12|uint64(e.Plain.Len-1)<<32|uint64(flags)<<56)
+	dst = binary.LittleEndian.AppendUint64(dst, uint64(e.Stored.Off)|uint64(e.Stored.Len)<<40)
+	return binary.LittleEndian.AppendUint64(dst, data)
+}
+
 func decodeV2(p []byte) (Entry, uint8) {
 	u, c := binary.LittleEndian.Uint64(p), binary.LittleEndian.Uint64(p[8:])
 	data, flags := binary.LittleEndian.Uint64(p[16:]), uint8(u>>56)
@@ -78,8 +99,8 @@ func decodeV2(p []byte) (Entry, uint8) {
 		Compressed: flags&flagCompressed != 0,
 	}
 	switch {
-	case flags&flagBatch != 0:
-		e.InBatch, e.Batch, e.BatchOffset = true, uint32(data>>32), uint32(data)
+	case flags&(flagBatch|flagZran) != 0:
+		e.InGroup, e.Group, e.GroupOffset = true, uint32(data>>32), uint32(data)
 	case flags&flagCRC32 != 0:
 		e.CRC32C = uint32(data)
 	}
@@ -89,9 +110,11 @@ func decodeV2(p []byte) (Entry, uint8) {
 // Table is a blob's chunk table in its plain stored form. A table that is not being appended to may be
 // used concurrently.
 type Table struct {
-	raw      []byte // entries
-	contexts []byte // of batches, 40 bytes each: stored size, plain size, zeros
-	v2       bool
+	raw    []byte // entries
+	groups []byte // batches or contexts, groupSize bytes each
+	tail   []byte // windows of contexts
+	v2     bool
+	zran   bool // groups are contexts
 }
 
 // Len returns the number of chunks.
@@ -130,21 +153,27 @@ func (t *Table) Find(off int64) int {
 	return sort.Search(t.Len()-1, func(i int) bool { return t.Entry(i+1).Plain.Off > off })
 }
 
-// batch returns stored and plain size of a batch.
-func (t *Table) batch(i uint32) (stored, plain int64) {
-	c := t.contexts[int64(i)*contextSize:]
-	return int64(binary.LittleEndian.Uint32(c)), int64(binary.LittleEndian.Uint32(c[4:]))
+// Batch, 40 bytes: 0 u32 stored size | 4 u32 plain size | 8 zeros
+
+// group returns what is stored of the group of a chunk, and the size of its plain form.
+func (t *Table) group(e *Entry) (stored blob.Range, plain int64) {
+	if t.zran {
+		c := t.Context(int(e.Group))
+		return c.Stored, c.Plain.Len
+	}
+	g := t.groups[int(e.Group)*groupSize:]
+	return blob.Range{Off: e.Stored.Off, Len: int64(binary.LittleEndian.Uint32(g))}, int64(binary.LittleEndian.Uint32(g[4:]))
 }
 
-// batches returns the number of batches.
-func (t *Table) batches() int { return len(t.contexts) / contextSize }
+// Groups returns the number of batches or contexts.
+func (t *Table) Groups() int { return len(t.groups) / groupSize }
 
 // Bytes returns the stored form before compression.
 func (t *Table) Bytes() []byte {
-	if len(t.contexts) == 0 {
+	if len(t.groups) == 0 {
 		return t.raw
 	}
-	return append(append(make([]byte, 0, len(t.raw)+len(t.contexts)), t.raw...), t.contexts...)
+	return slices.Concat(t.raw, t.groups, t.tail)
 }
 
 func alignUp(n int64) int64 { return (n + Align - 1) &^ (Align - 1) }
@@ -152,7 +181,7 @@ func alignUp(n int64) int64 { return (n + Align - 1) &^ (Align - 1) }
 // The header of the chunk table, 4096 bytes.
 //
 //	0 u32 magic | 4 u32 features | 8 u32 compressor of the table | 12 u32 entries | 16 u64 offset of the table
-//	24 u64 stored size | 32 u64 size | 40 u64 offset and 48 u64 size of contexts in the table | 56 u32 contexts
+//	24 u64 stored size | 32 u64 size | 40 u64 offset and 48 u64 size of the groups with their windows | 56 u32 groups
 //	60 zeros | 4092 u32 magic
 
 // AppendHeader appends the table's header. The features in it are those of b.
@@ -166,16 +195,16 @@ func (t *Table) AppendHeader(dst []byte, b *Info) []byte {
 	le.PutUint64(h[16:], b.CIOffset)
 	le.PutUint64(h[24:], b.CIStoredSize)
 	le.PutUint64(h[32:], b.CISize)
-	if n := len(t.contexts); n > 0 {
+	if n := len(t.groups); n > 0 {
 		le.PutUint64(h[40:], uint64(len(t.raw)))
-		le.PutUint64(h[48:], uint64(n))
-		le.PutUint32(h[56:], uint32(t.batches()))
+		le.PutUint64(h[48:], uint64(n+len(t.tail)))
+		le.PutUint32(h[56:], uint32(t.Groups()))
 	}
 	le.PutUint32(h[HeaderSize-4:], headerMagic)
 	return append(dst, h[:]...)
 }
 
-// checkHeader compares a table's header with the blob table, and returns the number of contexts.
+// checkHeader compares a table's header with the blob table, and returns the number of groups.
 func checkHeader(h []byte, b *Info) (int, error) {
 	le := binary.LittleEndian
 	bad := func(what string, got, want uint64) error {
@@ -200,16 +229,19 @@ func checkHeader(h []byte, b *Info) (int, error) {
 			return 0, bad(f.what, f.got, f.want)
 		}
 	}
-	if b.Features&FeatureBatch == 0 {
+	if b.Features&(FeatureBatch|FeatureZran) == 0 {
 		return 0, nil
 	}
 	n := uint64(le.Uint32(h[56:]))
 	entries := uint64(b.ChunkCount) * entrySizeV2
 	if off := le.Uint64(h[40:]); n > 0 && off != entries {
-		return 0, bad("offset of contexts", off, entries)
+		return 0, bad("offset of groups", off, entries)
 	}
-	if b.CISize != entries+n*contextSize {
-		return 0, bad("number of contexts", n, (b.CISize-entries)/contextSize)
+	if n > uint64(b.ChunkCount) || b.CISize < entries+n*groupSize {
+		return 0, bad("number of groups", n, uint64(b.ChunkCount))
+	}
+	if b.Features&FeatureZran == 0 && b.CISize != entries+n*groupSize {
+		return 0, bad("number of batches", n, (b.CISize-entries)/groupSize)
 	}
 	return int(n), nil
 }
@@ -219,13 +251,13 @@ func DecodeTable(d *Decoder, b *Info, stored []byte) (*Table, error) {
 	if uint64(len(stored)) != b.CIStoredSize+HeaderSize {
 		return nil, fmt.Errorf("chunk table of %d bytes instead of %d: %w", len(stored), b.CIStoredSize+HeaderSize, blob.ErrCorrupt)
 	}
-	contexts, err := checkHeader(stored[b.CIStoredSize:], b)
+	groups, err := checkHeader(stored[b.CIStoredSize:], b)
 	if err != nil {
 		return nil, err
 	}
 	stored = stored[:b.CIStoredSize]
 	if b.CICompressor == CompressorNone {
-		return newTable(b, stored, contexts)
+		return newTable(b, stored, groups)
 	}
 	if b.CISize > maxRatio*(b.CIStoredSize+1) {
 		return nil, fmt.Errorf("chunk table of %d bytes in %d: %w", b.CISize, b.CIStoredSize, blob.ErrCorrupt)
@@ -234,7 +266,7 @@ func DecodeTable(d *Decoder, b *Info, stored []byte) (*Table, error) {
 	if err := d.Decode(plain, stored, b.CICompressor); err != nil {
 		return nil, fmt.Errorf("chunk table: %w", err)
 	}
-	return newTable(b, plain, contexts)
+	return newTable(b, plain, groups)
 }
 
 // maxRatio bounds what is allocated for a compressed section before anything of it is decoded. Entries of a
@@ -248,11 +280,11 @@ func DecodeTableFile(b *Info, file []byte) (*Table, error) {
 	if uint64(len(file)) != padded+HeaderSize {
 		return nil, fmt.Errorf("chunk table file of %d bytes instead of %d: %w", len(file), padded+HeaderSize, blob.ErrCorrupt)
 	}
-	contexts, err := checkHeader(file[padded:], b)
+	groups, err := checkHeader(file[padded:], b)
 	if err != nil {
 		return nil, err
 	}
-	return newTable(b, file[:b.CISize:b.CISize], contexts)
+	return newTable(b, file[:b.CISize:b.CISize], groups)
 }
 
 // File returns the table in the form of a cache file, see [DecodeTableFile].
@@ -263,17 +295,27 @@ func (t *Table) File(b *Info) []byte {
 }
 
 // newTable checks every entry: that the chunks tile the plain space, lie inside of the data, and what the flags ask for.
-func newTable(b *Info, plain []byte, contexts int) (*Table, error) {
-	t := &Table{raw: plain, v2: b.Features&FeatureChunkInfoV2 != 0}
+func newTable(b *Info, plain []byte, groups int) (*Table, error) {
+	t := &Table{raw: plain, v2: b.Features&FeatureChunkInfoV2 != 0, zran: b.Features&FeatureZran != 0}
 	if t.v2 {
 		n := int(b.ChunkCount) * entrySizeV2
-		t.raw, t.contexts = plain[:n:n], plain[n:]
+		t.raw, t.groups = plain[:n:n], plain[n:]
+		if n := groups * groupSize; t.zran && n <= len(t.groups) {
+			t.groups, t.tail = t.groups[:n:n], t.groups[n:]
+		}
 	}
-	if t.Len() != int(b.ChunkCount) || t.batches() != contexts {
-		return nil, fmt.Errorf("chunk table has %d chunks and %d batches: %w", t.Len(), t.batches(), blob.ErrCorrupt)
+	if t.Len() != int(b.ChunkCount) || t.Groups() != groups {
+		return nil, fmt.Errorf("chunk table has %d chunks and %d groups: %w", t.Len(), t.Groups(), blob.ErrCorrupt)
+	}
+	end := int64(b.dataSize())
+	if t.zran {
+		for i := range groups {
+			if err := t.checkContext(i, end); err != nil {
+				return nil, fmt.Errorf("context %d: %w", i, err)
+			}
+		}
 	}
 	var next int64
-	end := int64(b.dataSize())
 	for i := range t.Len() {
 		e := t.Entry(i)
 		if err := t.checkEntry(i, &e, b, next, end); err != nil {
@@ -290,17 +332,22 @@ func newTable(b *Info, plain []byte, contexts int) (*Table, error) {
 func (t *Table) checkEntry(i int, e *Entry, b *Info, next, end int64) error {
 	if t.v2 {
 		_, flags := decodeV2(t.raw[i*entrySizeV2:][:entrySizeV2])
-		if flags&^flagsReadable != 0 || flags&flagCRC32 != 0 && e.CRC32C == 0 && !e.InBatch {
+		wrong := uint8(flagZran)
+		if t.zran {
+			wrong = flagBatch
+		}
+		if flags&^flagsReadable != 0 || flags&wrong != 0 || flags&flagCRC32 != 0 && e.CRC32C == 0 && !e.InGroup {
 			return fmt.Errorf("flags %#x: %w", flags, blob.ErrCorrupt)
 		}
 	}
-	if e.Plain.Off != next {
+	// Old builders left gaps between the chunks of a layer that had chunks twice.
+	if gap := e.Plain.Off - next; gap < 0 || gap > 0 && (!t.zran || i == 0) {
 		return fmt.Errorf("begins at %d instead of %d: %w", e.Plain.Off, next, blob.ErrCorrupt)
 	}
 	if e.Plain.Len > int64(b.ChunkSize) {
 		return fmt.Errorf("%d bytes, the chunk size is %d: %w", e.Plain.Len, b.ChunkSize, blob.ErrCorrupt)
 	}
-	if e.InBatch {
+	if e.InGroup {
 		return t.checkMember(i, e, b, end)
 	}
 	if err := blob.CheckRange(e.Stored.Off, e.Stored.Len, end); err != nil {
@@ -316,24 +363,24 @@ func (t *Table) checkEntry(i int, e *Entry, b *Info, next, end int64) error {
 	return nil
 }
 
-// checkMember checks a chunk in a batch. Members of a batch follow each other.
+// checkMember checks a chunk in a group. Groups follow each other.
 func (t *Table) checkMember(i int, e *Entry, b *Info, end int64) error {
-	if b.Features&FeatureBatch == 0 || int64(e.Batch) >= int64(t.batches()) {
-		return fmt.Errorf("batch %d of %d: %w", e.Batch, t.batches(), blob.ErrCorrupt)
+	if b.Features&(FeatureBatch|FeatureZran) == 0 || int64(e.Group) >= int64(t.Groups()) {
+		return fmt.Errorf("group %d of %d: %w", e.Group, t.Groups(), blob.ErrCorrupt)
 	}
-	stored, plain := t.batch(e.Batch)
-	if plain > MaxChunkSize || stored > plain || stored == 0 {
-		return fmt.Errorf("batch %d: %d bytes stored as %d: %w", e.Batch, plain, stored, blob.ErrCorrupt)
+	stored, plain := t.group(e)
+	if !t.zran && (plain > MaxChunkSize || stored.Len > plain || stored.Len == 0) {
+		return fmt.Errorf("batch %d: %d bytes stored as %d: %w", e.Group, plain, stored.Len, blob.ErrCorrupt)
 	}
-	if err := blob.CheckRange(e.Stored.Off, stored, end); err != nil {
-		return fmt.Errorf("batch %d: stored %w", e.Batch, err)
+	if err := blob.CheckRange(stored.Off, stored.Len, end); err != nil {
+		return fmt.Errorf("group %d: stored %w", e.Group, err)
 	}
-	if err := blob.CheckRange(int64(e.BatchOffset), e.Plain.Len, plain); err != nil {
-		return fmt.Errorf("batch %d: %w", e.Batch, err)
+	if err := blob.CheckRange(int64(e.GroupOffset), e.Plain.Len, plain); err != nil {
+		return fmt.Errorf("group %d: %w", e.Group, err)
 	}
 	if i > 0 {
-		if p := t.Entry(i - 1); p.InBatch && (e.Batch < p.Batch || e.Batch == p.Batch && e.Stored.Off != p.Stored.Off) {
-			return fmt.Errorf("batch %d at %d after batch %d at %d: %w", e.Batch, e.Stored.Off, p.Batch, p.Stored.Off, blob.ErrCorrupt)
+		if p := t.Entry(i - 1); p.InGroup && (e.Group < p.Group || !t.zran && e.Group == p.Group && e.Stored.Off != p.Stored.Off) {
+			return fmt.Errorf("group %d at %d after group %d at %d: %w", e.Group, e.Stored.Off, p.Group, p.Stored.Off, blob.ErrCorrupt)
 		}
 	}
 	return nil

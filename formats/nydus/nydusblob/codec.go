@@ -13,6 +13,7 @@ import (
 	"github.com/zeebo/blake3"
 
 	"github.com/lazuli-project/lazuli/blob"
+	"github.com/lazuli-project/lazuli/flate"
 )
 
 // Sum returns the digest of p.
@@ -24,7 +25,10 @@ func (d Digester) Sum(p []byte) [DigestSize]byte {
 }
 
 // Decoder decompresses chunks and sections. It may be used concurrently.
-type Decoder struct{ zstd *zstd.Decoder }
+type Decoder struct {
+	zstd    *zstd.Decoder
+	resumer *flate.Resumer
+}
 
 // NewDecoder returns a decoder. It holds no goroutines.
 func NewDecoder() (*Decoder, error) {
@@ -33,7 +37,7 @@ func NewDecoder() (*Decoder, error) {
 	if err != nil {
 		return nil, fmt.Errorf("zstd decoder: %w", err)
 	}
-	return &Decoder{z}, nil
+	return &Decoder{z, flate.NewResumer()}, nil
 }
 
 // Decode decompresses stored, whose plain form has exactly the length of plain.

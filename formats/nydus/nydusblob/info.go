@@ -136,6 +136,11 @@ type Info struct {
 	CIOffset     uint64
 	CIStoredSize uint64
 	CISize       uint64
+
+	// MetaDigest and MetaSize name the object that has the chunk table where FeatureSeparate is set; zeros where the bootstrap
+	// lies in that object itself.
+	MetaDigest [DigestSize]byte
+	MetaSize   uint64
 }
 
 // Validate checks the rules of the format. What is valid but not readable here gives [blob.ErrUnsupported].
@@ -152,8 +157,6 @@ func (b *Info) Validate() error {
 	}{
 		{FeatureTarfs, "tarfs (chunks in an uncompressed layer)"},
 		{FeatureEncrypted, "encrypted blobs"},
-		{FeatureZran, "zran (chunks in an OCI layer's gzip stream)"},
-		{FeatureSeparate, "data and metadata in different blobs"},
 		{FeatureChunkDict, "generated chunk dictionaries"},
 		{FeatureExternal, "external data"},
 	} {
@@ -179,15 +182,19 @@ func (b *Info) Validate() error {
 	}
 	n := uint64(b.ChunkCount)
 	v2 := b.Features&FeatureChunkInfoV2 != 0
-	batch := b.Features&FeatureBatch != 0
+	batch, zran := b.Features&FeatureBatch != 0, b.Features&FeatureZran != 0
 	switch {
-	case v2 && batch:
-		// At most one context a chunk follows the entries.
-		if b.CISize < n*entrySizeV2 || b.CISize > n*(entrySizeV2+contextSize) {
-			return bad("chunk table of %d bytes for %d chunks in batches", b.CISize, n)
+	case v2 && (batch || zran):
+		// At most one group a chunk follows the entries.
+		most := n * (entrySizeV2 + groupSize)
+		if zran {
+			most += n * windowSize
 		}
-	case batch:
-		return bad("batches without chunk info v2")
+		if b.CISize < n*entrySizeV2 || b.CISize > most || batch && zran {
+			return bad("chunk table of %d bytes for %d chunks in groups", b.CISize, n)
+		}
+	case batch || zran:
+		return bad("groups without chunk info v2")
 	case v2 && b.CISize != n*entrySizeV2, !v2 && b.CISize != n*entrySizeV1:
 		return bad("chunk table of %d bytes for %d chunks", b.CISize, n)
 	}
@@ -200,7 +207,7 @@ func (b *Info) Validate() error {
 // dataSize returns where the chunks end.
 func (b *Info) dataSize() uint64 {
 	switch {
-	case b.Features&FeatureCapTarTOC == 0:
+	case b.Features&FeatureCapTarTOC == 0, b.Features&FeatureSeparate != 0:
 		return b.StoredSize
 	case b.Features&FeatureTarHeader != 0:
 		return max(b.CIOffset, TarHeaderSize) - TarHeaderSize

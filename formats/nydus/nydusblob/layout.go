@@ -48,20 +48,20 @@ func (d *Digests) crc(i int) uint32 {
 
 var zeroSum [DigestSize]byte
 
-// maxBatchSpan bounds the plain size of a span with several chunks. Each chunk of a batch begins at a multiple of Align,
-// so that a batch of many tiny ones is much larger in the plain space than its content. It then has several spans,
+// maxGroupSpan bounds the plain size of a span with several chunks. Each chunk of a group begins at a multiple of Align,
+// so that a group of many tiny ones is much larger in the plain space than its content. It then has several spans,
 // all with the same stored range.
-const maxBatchSpan = 4 << 20
+const maxGroupSpan = 4 << 20
 
-// Layout maps the plain space of a blob. Its spans are chunks, and batches or parts of them where chunks share one. A
-// span's plain range is rounded up to Align; what follows a chunk there is zeros.
+// Layout maps the plain space of a blob. Its spans are chunks, and groups (batches, inflate contexts) or parts of them where
+// chunks share one. A span's plain range is rounded up to Align; what follows a chunk there is zeros.
 type Layout struct {
 	info    Info
 	table   *Table
 	digests Digests
 	decoder *Decoder
-	first   []uint32 // of each span its first chunk; nil where spans are chunks
-	batches sync.Pool
+	first   []uint32  // of each span its first chunk; nil where spans are chunks
+	groups  sync.Pool // of *[]byte, plain forms
 }
 
 var (
@@ -72,13 +72,13 @@ var (
 // NewLayout returns the layout of a blob. The digests must have the table's length.
 func NewLayout(info *Info, t *Table, digests Digests, d *Decoder) *Layout {
 	l := &Layout{info: *info, table: t, digests: digests, decoder: d}
-	if t.batches() == 0 {
+	if t.Groups() == 0 {
 		return l
 	}
 	var begin Entry // of the last span
 	for i := range t.Len() {
 		e := t.Entry(i)
-		if i > 0 && e.InBatch && begin.InBatch && begin.Batch == e.Batch && e.Plain.End()-begin.Plain.Off <= maxBatchSpan {
+		if i > 0 && e.InGroup && begin.InGroup && begin.Group == e.Group && e.Plain.End()-begin.Plain.Off <= maxGroupSpan {
 			continue
 		}
 		l.first = append(l.first, uint32(i))
@@ -117,14 +117,17 @@ func (l *Layout) chunks(span int) (from, to int) {
 func (l *Layout) Span(i int) blob.Span {
 	from, to := l.chunks(i)
 	e := l.table.Entry(from)
-	last := e
-	if to-from > 1 {
-		last = l.table.Entry(to - 1)
+	end := l.Size()
+	if to < l.table.Len() {
+		end = l.table.Entry(to).Plain.Off
 	}
-	s := blob.Span{Index: i, Stored: e.Stored,
-		Plain: blob.Range{Off: e.Plain.Off, Len: alignUp(last.Plain.End()) - e.Plain.Off}}
-	if e.InBatch {
-		s.Stored.Len, _ = l.table.batch(e.Batch)
+	s := blob.Span{Index: i, Stored: e.Stored, Plain: blob.Range{Off: e.Plain.Off, Len: end - e.Plain.Off}}
+	if e.InGroup {
+		s.Stored, _ = l.table.group(&e)
+		if l.table.zran {
+			// The decoder looks ahead.
+			s.Stored.Len = min(s.Stored.Len+contextSlack, int64(l.info.StoredSize)-s.Stored.Off)
+		}
 	}
 	return s
 }
@@ -142,7 +145,7 @@ func (l *Layout) SpanAt(off int64) int {
 func (l *Layout) Decode(plain, stored []byte, s blob.Span) error {
 	from, to := l.chunks(s.Index)
 	e := l.table.Entry(from)
-	if !e.InBatch {
+	if !e.InGroup {
 		n := e.Plain.Len
 		if err := l.decoder.Decode(plain[:n], stored, l.codec(e.Compressed)); err != nil {
 			return fmt.Errorf("chunk %d: %w", from, err)
@@ -150,24 +153,34 @@ func (l *Layout) Decode(plain, stored []byte, s blob.Span) error {
 		clear(plain[n:])
 		return nil
 	}
-	storedSize, size := l.table.batch(e.Batch)
-	buf, _ := l.batches.Get().(*[]byte)
+	_, size := l.table.group(&e)
+	buf, _ := l.groups.Get().(*[]byte)
 	if buf == nil || int64(cap(*buf)) < size {
 		b := make([]byte, size)
 		buf = &b
 	}
-	defer l.batches.Put(buf)
-	batch := (*buf)[:size]
-	if err := l.decoder.Decode(batch, stored, l.codec(storedSize != size)); err != nil {
-		return fmt.Errorf("batch %d: %w", e.Batch, err)
+	defer l.groups.Put(buf)
+	group := (*buf)[:size]
+	if err := l.decodeGroup(group, stored, e.Group); err != nil {
+		return fmt.Errorf("group %d: %w", e.Group, err)
 	}
+	var done int64 // of plain
 	for i := from; i < to; i++ {
 		e := l.table.Entry(i)
 		at := e.Plain.Off - s.Plain.Off
-		copy(plain[at:], batch[e.BatchOffset:][:e.Plain.Len])
-		clear(plain[at+e.Plain.Len : alignUp(at+e.Plain.Len)])
+		clear(plain[done:at])
+		done = at + int64(copy(plain[at:], group[e.GroupOffset:][:e.Plain.Len]))
 	}
+	clear(plain[done:])
 	return nil
+}
+
+// decodeGroup decodes a whole group.
+func (l *Layout) decodeGroup(plain, stored []byte, number uint32) error {
+	if !l.table.zran {
+		return l.decoder.Decode(plain, stored, l.codec(len(stored) != len(plain)))
+	}
+	return l.decoder.resumer.Decode(plain, stored, l.table.Context(int(number)).Start)
 }
 
 func (l *Layout) codec(compressed bool) Compressor {
@@ -221,9 +234,9 @@ func (l *Layout) Chunks(fn func(blob.Chunk) bool) {
 		for i := from; i < to; i++ {
 			e := l.table.Entry(i)
 			compressed := e.Compressed
-			if e.InBatch {
-				stored, plain := l.table.batch(e.Batch)
-				compressed = stored != plain
+			if e.InGroup && !l.table.zran {
+				stored, plain := l.table.group(&e)
+				compressed = stored.Len != plain
 			}
 			if !fn(blob.Chunk{Index: i, Plain: e.Plain, Stored: span.Stored, Compressed: compressed, Digest: l.digests.sum(i)}) {
 				return

@@ -325,7 +325,7 @@ func (e *encoder) chunk(number, index uint32) {
 	dst := e.zeroed(chunkSize)
 	copy(dst, e.sum(number, index))
 	var flags uint32
-	if c.Compressed && !c.InBatch {
+	if c.Compressed && (!c.InGroup || x.Info.Features&nydusblob.FeatureZran != 0) {
 		flags |= chunkFlagCompressed
 	}
 	crc := c.CRC32C
@@ -341,7 +341,7 @@ func (e *encoder) chunk(number, index uint32) {
 	le := binary.LittleEndian
 	le.PutUint32(dst[32:], number)
 	le.PutUint32(dst[36:], flags)
-	if !c.InBatch {
+	if !c.InGroup || x.Info.Features&nydusblob.FeatureZran != 0 {
 		le.PutUint32(dst[40:], uint32(c.Stored.Len))
 		le.PutUint64(dst[48:], uint64(c.Stored.Off))
 	}

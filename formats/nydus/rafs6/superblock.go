@@ -222,7 +222,7 @@ func encodeSlot(p []byte, id string, blocks, mapped uint32) {
 //	0 id, 64 bytes, padded with NUL | 64 u32 index | 68 u32 chunk size | 72 u32 chunks | 76 u32 codec | 80 u32 digest
 //	84 u32 features | 88 u64 stored size | 96 u64 plain size | 104 u32 size of the TOC | 108 u32 codec of the chunk table
 //	112 u64 offset, 120 u64 stored size, 128 u64 size of the chunk table | 136 SHA-256 of the TOC
-//	168 zeros (of separate metadata, encryption)
+//	168 SHA-256 and 200 u64 size of the object with the chunk table, where that is another one | 208 zeros (of encryption)
 
 func encodeBlob(p []byte, index int, b *nydusblob.Info) {
 	le := binary.LittleEndian
@@ -241,6 +241,8 @@ func encodeBlob(p []byte, index int, b *nydusblob.Info) {
 	le.PutUint64(p[120:], b.CIStoredSize)
 	le.PutUint64(p[128:], b.CISize)
 	copy(p[136:168], b.TOCDigest[:])
+	copy(p[168:200], b.MetaDigest[:])
+	le.PutUint64(p[200:], b.MetaSize)
 }
 
 // decodeBlobs decodes and checks blob table and device slots.
@@ -267,6 +269,9 @@ func decodeBlobs(p []byte, s *superblock) ([]nydusblob.Info, error) {
 			TOCSize: le.Uint32(t[104:]), TOCDigest: [32]byte(t[136:168]),
 			CICompressor: nydusblob.Compressor(le.Uint32(t[108:])), CIOffset: le.Uint64(t[112:]),
 			CIStoredSize: le.Uint64(t[120:]), CISize: le.Uint64(t[128:]),
+		}
+		if b.Features&nydusblob.FeatureSeparate != 0 {
+			b.MetaDigest, b.MetaSize = [32]byte(t[168:200]), le.Uint64(t[200:])
 		}
 		if b.ChunkSize != s.chunkSize {
 			return nil, corrupt("blob %d: chunk size %d instead of %d", i, b.ChunkSize, s.chunkSize)
