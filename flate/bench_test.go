@@ -103,3 +103,23 @@ func BenchmarkGzip(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkTrace measures what noting costs.
+func BenchmarkTrace(b *testing.B) {
+	data, n := benchLayer(b)
+	for name, trace := range map[string]Trace{"nothing": 0, "matches": TraceMatches, "index": TraceIndex, "both": TraceMatches | TraceIndex} {
+		b.Run(name, func(b *testing.B) {
+			b.SetBytes(n)
+			b.ReportAllocs()
+			for b.Loop() {
+				r, err := NewTracingReader(bytes.NewReader(data), trace)
+				if err != nil {
+					b.Fatal(err)
+				}
+				if m, err := io.Copy(io.Discard, r); err != nil || m != n {
+					b.Fatalf("%d of %d bytes, %v", m, n, err)
+				}
+			}
+		})
+	}
+}

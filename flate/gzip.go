@@ -32,6 +32,10 @@ func newGzipReader(in *input) *gzipReader { return &gzipReader{d: newInflater(in
 
 // next returns the next decoded bytes, valid until the next call, and io.EOF at the end.
 func (g *gzipReader) next() ([]byte, error) {
+	if g.d.trace != nil {
+		g.d.trace.begin()
+		defer g.d.trace.end()
+	}
 	for g.err == nil {
 		if !g.inside {
 			g.err = g.begin()

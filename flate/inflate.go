@@ -47,6 +47,8 @@ type inflater struct {
 	pos int               // where the next byte goes
 	low int               // first byte of the stream in win: matches may not reach below
 
+	trace *tracer // nil: nothing is noted
+
 	fixed bool // lit and dist hold the fixed codes
 	lit   [litSize]uint32
 	dist  [distSize]uint32
@@ -76,6 +78,9 @@ func (d *inflater) next() ([]byte, error) {
 			copy(d.win[:], d.win[slide:d.pos])
 			d.pos = historySize
 			d.low = max(0, d.low-slide)
+			if d.trace != nil {
+				d.trace.base += int64(slide)
+			}
 		}
 	}
 	from := d.pos
@@ -314,7 +319,13 @@ func (d *inflater) codes() error {
 			// The input ends here. Zeros follow, of which the decoder may look at some before it stops.
 			limit = d.in.end + 8
 		}
-		ended, err := d.symbols(limit)
+		var ended bool
+		var err error
+		if d.trace == nil {
+			ended, err = symbols[silent](d, limit)
+		} else {
+			ended, err = symbols[noting](d, limit)
+		}
 		if err != nil {
 			// Garbage may be the zeros behind the input's end.
 			if d.in.pos-int(d.nbits>>3) > d.in.end {
@@ -342,12 +353,30 @@ func (d *inflater) codes() error {
 
 var le = binary.LittleEndian
 
+// recording says whether symbols records matches. The length of its types is known when the compiler makes each variant of
+// symbols, so that the one that records nothing has no trace of it.
+type recording interface{ silent | noting }
+
+type (
+	silent [0]struct{}
+	noting [1]struct{}
+)
+
 // symbols is the loop that nearly all the time is spent in. It goes on while input bytes before limit and room in the
 // window are left, and reports whether it met the end of the block.
 //
 // Indices are masked, which costs less than testing them: the arrays are larger than the masks by what is looked at
 // from one index on, so that the compiler needs no tests of its own. No mask ever changes an index.
-func (d *inflater) symbols(limit int) (ended bool, err error) {
+func symbols[R recording](d *inflater, limit int) (ended bool, err error) {
+	var variant R
+	var (
+		records *[maxRecords]record
+		noted   int
+		base    uint64
+	)
+	if len(variant) == 1 {
+		records, noted, base = d.trace.records, d.trace.noted, d.trace.recordBase()
+	}
 	in, out := d.in.buf, d.win
 	bits, nbits, ip, op := d.bits, d.nbits, d.in.pos, d.pos
 
@@ -440,6 +469,10 @@ func (d *inflater) symbols(limit int) (ended bool, err error) {
 			err = errBadDistance
 			break
 		}
+		if len(variant) == 1 {
+			records[noted%maxRecords] = record(base + uint64(op) + uint64(length)<<lengthShift + uint64(distance)<<distanceShift + uint64(ip<<3-int(nbits))<<bitShift)
+			noted++
+		}
 
 		// A distance takes 28 bits at most, so that 28 at least are left for the next entry.
 		e = d.lit[bits&(1<<litBits-1)]
@@ -468,6 +501,9 @@ func (d *inflater) symbols(limit int) (ended bool, err error) {
 				to[i] = src[i]
 			}
 		}
+	}
+	if len(variant) == 1 {
+		d.trace.noted = noted
 	}
 	nbits &= 63
 	d.bits, d.nbits, d.in.pos, d.pos = bits&(1<<nbits-1), nbits, ip, op

@@ -44,6 +44,7 @@ type Reader struct {
 	rest        []byte // handed out by pieces and not yet by Read
 	err         error  // sticky
 	close       func()
+	trace       *tracer // nil: nothing is noted
 }
 
 // pieces gives plain bytes without a copy. They are valid until the next call; io.EOF comes without bytes.
@@ -52,7 +53,12 @@ type pieces interface{ next() ([]byte, error) }
 // NewReader finds out the compression of r by its first bytes. What is neither gzip nor zstd is taken as it is.
 // The error is the one of reading the first bytes. r is read in large pieces, and up to its end once Read has
 // returned io.EOF. Memory: about 0.6 MB for gzip, the frame's window and some for zstd.
-func NewReader(r io.Reader) (*Reader, error) {
+func NewReader(r io.Reader) (*Reader, error) { return newReader(r, 0) }
+
+// NewTracingReader is [NewReader] whose reader notes what t says. Memory beside that of NewReader: about 1 MB.
+func NewTracingReader(r io.Reader, t Trace) (*Reader, error) { return newReader(r, t) }
+
+func newReader(r io.Reader, t Trace) (*Reader, error) {
 	in := newInput(r)
 	in.fill(4)
 	if err := in.failed(); err != nil {
@@ -60,7 +66,11 @@ func NewReader(r io.Reader) (*Reader, error) {
 	}
 	switch c := sniff(in.buf[in.pos:in.end]); c {
 	case Gzip:
-		return &Reader{compression: c, pieces: newGzipReader(in)}, nil
+		g := newGzipReader(in)
+		if t != 0 {
+			g.d.trace = newTracer(g.d, t)
+		}
+		return &Reader{compression: c, pieces: g, trace: g.d.trace}, nil
 	case Zstd:
 		z, err := newZstdReader(in)
 		if err != nil {

@@ -22,3 +22,15 @@ type Match struct {
 	// Distance to what is repeated, 1 to 32768. It may reach back before the range that was asked for.
 	Distance uint16
 }
+
+// AppendMatches appends to dst the matches of the n plain bytes from off of the layer on, which must be within what Next
+// returned last; for others there are none. Matches are in the order of At, do not overlap, and are clipped to the range;
+// what is left of a match and shorter than 3 bytes is left out. Stored blocks and streams that are not gzip have none. It
+// costs some steps more than what is appended, and needs [TraceMatches].
+func (r *Reader) AppendMatches(dst []Match, off, n int64) []Match {
+	t := r.trace
+	if t == nil || t.what&TraceMatches == 0 || off < t.from || n < 0 || n > t.to-off {
+		return dst
+	}
+	return t.appendMatches(dst, off, n)
+}
