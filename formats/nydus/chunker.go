@@ -26,6 +26,8 @@ import (
 const (
 	jobSize   = 1 << 20
 	jobChunks = 256
+	// batchChunks is jobChunks where chunks share batches, which end where jobs do.
+	batchChunks = 4096
 )
 
 // jobs returns how many jobs of a layer may be on their way.
@@ -34,10 +36,13 @@ func jobs(cpu *formats.CPU) int { return cpu.Size() + 2 }
 // job is a run of chunks.
 type job struct {
 	plain   []byte
-	ends    []int // of the chunks in plain
-	sums    [jobChunks][nydusblob.DigestSize]byte
+	ends    []int  // of the chunks in plain
+	single  []bool // which of them are their whole file, and small enough for a batch
+	sums    [][nydusblob.DigestSize]byte
+	crcs    []uint32      // where they are wanted
 	fresh   []freshChunk  // those that are not in the layer yet
 	stored  []byte        // of these
+	batch   []byte        // the plain form of a batch
 	decided chan struct{} // closed when fresh is known
 	done    chan struct{} // closed when stored is there
 }
@@ -46,7 +51,8 @@ type job struct {
 type freshChunk struct {
 	at    int   // in the job
 	plain int64 // its place in the blob's plain space
-	end   int   // of its stored form in job.stored
+	end   int   // of its stored form in job.stored; of a batch's in all of its members
+	batch bool  // whether it shares a batch with the next of them that has the same end
 }
 
 func (j *job) chunk(i int) []byte {
@@ -59,6 +65,7 @@ func (j *job) chunk(i int) []byte {
 
 func (j *job) reset() {
 	j.plain, j.ends, j.fresh, j.stored = j.plain[:0], j.ends[:0], j.fresh[:0], j.stored[:0]
+	j.single, j.sums, j.crcs = j.single[:0], j.sums[:0], j.crcs[:0]
 	j.decided, j.done = make(chan struct{}), make(chan struct{})
 }
 
@@ -72,6 +79,8 @@ type chunker struct {
 	out    io.Writer
 
 	current *job
+	most    int           // chunks of a job
+	single  bool          // whether the open file may go into a batch
 	chunk   int           // bytes that the open chunk still wants
 	file    int64         // bytes that the open file still wants
 	count   int           // chunks so far, duplicates among them
@@ -83,7 +92,8 @@ type chunker struct {
 
 	// Owned by the job whose turn it is to decide.
 	known   knownChunks
-	refs    []uint32 // by number of the chunk in the layer: its index in the blob
+	refs    []uint32 // by number of the chunk in the layer: its index in the blob, and above refBlobShift 1 + the dictionary's blob
+	crcs    []uint32 // by index; where they are wanted
 	plainAt int64    // end of the blob's plain space
 	deduped int64
 	saved   int64 // bytes of deduplicated chunks
@@ -95,11 +105,22 @@ type chunker struct {
 	cpu map[string]float64
 }
 
+// Parts of a reference to a chunk.
+const (
+	refBlobShift = 24
+	refIndexMask = 1<<refBlobShift - 1
+)
+
 func newChunker(ctx context.Context, w *Writer, out io.Writer) *chunker {
 	c := &chunker{set: &w.set, enc: w.enc, pool: &w.pool, out: out,
 		permits: make(chan struct{}, jobs(w.set.cpu)), queue: make(chan *job, jobs(w.set.cpu)), ordered: make(chan *job, jobs(w.set.cpu))}
 	c.ctx, c.cancel = context.WithCancelCause(ctx)
 	c.known.seed = maphash.MakeSeed()
+	c.most = jobChunks
+	if w.set.batchSize > 0 {
+		c.most = batchChunks
+		c.table = *nydusblob.NewTableV2()
+	}
 	c.cpu = make(map[string]float64)
 	c.running.Add(2)
 	go c.dispatch()
@@ -113,6 +134,7 @@ func (c *chunker) begin(size int64) error {
 		return fmt.Errorf("%d bytes of a file are missing: %w", c.file, io.ErrUnexpectedEOF)
 	}
 	c.file = size
+	c.single = size <= int64(c.set.chunkSize) && size < int64(c.set.batchSize/2)
 	return nil
 }
 
@@ -134,7 +156,7 @@ func (c *chunker) add(p []byte) error {
 		c.chunk -= n
 		c.file -= int64(n)
 		if c.chunk == 0 {
-			j.ends = append(j.ends, len(j.plain))
+			j.ends, j.single = append(j.ends, len(j.plain)), append(j.single, c.single)
 			c.count++
 		}
 	}
@@ -146,7 +168,7 @@ func (c *chunker) open(n int) error {
 	if c.count >= nydusblob.MaxChunks {
 		return fmt.Errorf("more than %d chunks in a layer: %w", nydusblob.MaxChunks, blob.ErrUnsupported)
 	}
-	if j := c.current; j != nil && (len(j.plain)+n > jobSize || len(j.ends) == jobChunks) {
+	if j := c.current; j != nil && (len(j.plain)+n > jobSize || len(j.ends) == c.most) {
 		if err := c.submit(); err != nil {
 			return err
 		}
@@ -239,7 +261,10 @@ func (c *chunker) run(j *job, before <-chan struct{}) {
 	defer c.set.cpu.Release()
 	start := time.Now()
 	for i := range j.ends {
-		j.sums[i] = c.set.digester.Sum(j.chunk(i))
+		j.sums = append(j.sums, c.set.digester.Sum(j.chunk(i)))
+		if c.wantsCRC() {
+			j.crcs = append(j.crcs, nydusblob.CRC32C(j.chunk(i)))
+		}
 	}
 	digest := time.Since(start)
 	select {
@@ -264,10 +289,19 @@ func (c *chunker) spent(stage string, d time.Duration) {
 	c.mu.Unlock()
 }
 
+// wantsCRC reports whether the chunks' CRC32Cs are stored.
+func (c *chunker) wantsCRC() bool { return c.set.builder != nil || c.set.batchSize > 0 }
+
 // decide gives every chunk of a job its place in the blob. Jobs come here in order.
 func (c *chunker) decide(j *job) {
 	for i := range j.ends {
 		size := int64(len(j.chunk(i)))
+		if ref, ok := c.set.dict.find(&j.sums[i], size); ok {
+			c.refs = append(c.refs, ref)
+			c.deduped++
+			c.saved += size
+			continue
+		}
 		index, fresh := c.known.put(&j.sums[i])
 		c.refs = append(c.refs, index)
 		if !fresh {
@@ -277,6 +311,9 @@ func (c *chunker) decide(j *job) {
 		}
 		j.fresh = append(j.fresh, freshChunk{at: i, plain: c.plainAt})
 		c.plainAt = align(c.plainAt + size)
+		if c.wantsCRC() {
+			c.crcs = append(c.crcs, j.crcs[i])
+		}
 	}
 }
 
@@ -291,12 +328,36 @@ func (c *chunker) compress(j *job) {
 		// Room for what grows a little before it is given up.
 		j.stored = make([]byte, 0, cap(j.plain)+cap(j.plain)/128+1024)
 	}
-	for i := range j.fresh {
-		f := &j.fresh[i]
-		p := j.chunk(f.at)
-		j.stored = c.enc.Append(j.stored, p)
-		f.end = len(j.stored)
+	for i := 0; i < len(j.fresh); {
+		n := c.inBatch(j, i)
+		if n == 0 {
+			f := &j.fresh[i]
+			j.stored = c.enc.Append(j.stored, j.chunk(f.at))
+			f.end = len(j.stored)
+			i++
+			continue
+		}
+		j.batch = j.batch[:0]
+		for _, f := range j.fresh[i : i+n] {
+			j.batch = append(j.batch, j.chunk(f.at)...)
+		}
+		j.stored = c.enc.Append(j.stored, j.batch)
+		for k := i; k < i+n; k++ {
+			j.fresh[k].end, j.fresh[k].batch = len(j.stored), true
+		}
+		i += n
 	}
+}
+
+// inBatch returns how many of the new chunks from i on share a batch; 0 if that one stands alone.
+func (c *chunker) inBatch(j *job, i int) int {
+	n := 0
+	for size := 0; i+n < len(j.fresh) && j.single[j.fresh[i+n].at]; n++ {
+		if size += len(j.chunk(j.fresh[i+n].at)); size >= c.set.batchSize {
+			break
+		}
+	}
+	return n
 }
 
 // write writes jobs in order.
@@ -314,18 +375,32 @@ func (c *chunker) write() {
 			return
 		}
 		c.spent("write", time.Since(start))
-		from := 0
-		for _, f := range j.fresh {
-			size := int64(f.end - from)
-			c.table.Append(nydusblob.Entry{
-				Plain:  blob.Range{Off: f.plain, Len: int64(len(j.chunk(f.at)))},
-				Stored: blob.Range{Off: c.offset, Len: size},
-			})
-			c.offset += size
-			from = f.end
-		}
+		c.enter(j)
 		c.pool.Put(j)
 		<-c.permits
+	}
+}
+
+// enter puts the new chunks of a job into the table.
+func (c *chunker) enter(j *job) {
+	from := 0
+	for i := 0; i < len(j.fresh); {
+		f := j.fresh[i]
+		stored := blob.Range{Off: c.offset, Len: int64(f.end - from)}
+		var plain []blob.Range
+		for ; i < len(j.fresh) && j.fresh[i].end == f.end; i++ {
+			plain = append(plain, blob.Range{Off: j.fresh[i].plain, Len: int64(len(j.chunk(j.fresh[i].at)))})
+		}
+		switch {
+		case f.batch:
+			c.table.AppendBatch(stored, plain)
+		case c.set.batchSize > 0:
+			c.table.AppendV2(nydusblob.Entry{Plain: plain[0], Stored: stored, Compressed: stored.Len != plain[0].Len, CRC32C: j.crcs[f.at]})
+		default:
+			c.table.Append(nydusblob.Entry{Plain: plain[0], Stored: stored})
+		}
+		c.offset += stored.Len
+		from = f.end
 	}
 }
 

@@ -29,6 +29,9 @@ func (w *Writer) merge(layers []formats.Layer) (*rafs6.Plan, []*layerData, error
 		if !ok {
 			return nil, nil, fmt.Errorf("layer %d was not made by this writer: %w", i, blob.ErrUnsupported)
 		}
+		if len(data.dict) > 0 {
+			return nil, nil, fmt.Errorf("layer %d refers to a chunk dictionary: %w", i, blob.ErrUnsupported)
+		}
 		number, ok := known[data.info.ID]
 		if !ok && data.table.Len() > 0 {
 			number = uint32(len(blobs))

@@ -6,6 +6,7 @@ import (
 
 	"github.com/klauspost/compress/zstd"
 
+	"github.com/lazuli-project/lazuli/blob"
 	"github.com/lazuli-project/lazuli/formats"
 	"github.com/lazuli-project/lazuli/formats/nydus/nydusblob"
 )
@@ -24,10 +25,43 @@ type Options struct {
 	PrefetchPaths []string
 	// SourceReference names the source image in an annotation of the manifest; "" leaves it out.
 	SourceReference string
+	// BatchSize packs chunks that are all of their file, and smaller than half of it, into common compressed batches of less than
+	// BatchSize bytes. A power of two from 4 KiB to the chunk size; 0, the default, is off.
+	BatchSize int
+	// Dictionary has chunks of other blobs, which layers refer to instead of storing them again.
+	Dictionary *Dictionary
+	// Builder makes layers as nydus-image does it; nil makes those of images.
+	Builder *BuilderOptions
 	// CPU bounds the cores that are used, together with other users of it. Default GOMAXPROCS of its own. The caller
 	// of a LayerWriter must not hold one of its slots.
 	CPU *formats.CPU
 }
+
+// BuilderOptions are for layers that other tools take up. Their bootstraps have the chunk table that nydus-image writes, with
+// the CRC32Cs of the chunks.
+type BuilderOptions struct {
+	Form Form
+	// ID is the blob's name; "" is its digest.
+	ID string
+	// Prefetch are paths for the prefetch table of the bootstrap in the blob.
+	Prefetch []string
+	// NoOwners leaves owners and groups out of the bootstrap in the blob.
+	NoOwners bool
+}
+
+// Form is what a layer's blob holds beside its chunks and their table.
+type Form uint8
+
+// The forms. Where the blob does not have the bootstrap, [LayerBlobs] has what it is made of.
+const (
+	FormLayer   Form = iota // digests, bootstrap, table of contents: self-contained, found from its end
+	FormInlined             // the bootstrap, uncompressed: what builders before 2.2 made
+	FormTOC                 // digests, table of contents
+	FormData                // nothing
+)
+
+func (f Form) inlined() bool { return f == FormLayer || f == FormInlined }
+func (f Form) toc() bool     { return f == FormLayer || f == FormTOC }
 
 const (
 	defaultChunkSize = 1 << 20
@@ -43,12 +77,20 @@ type settings struct {
 	chunkSize  int
 	prefetch   []string
 	sourceRef  string
+	batchSize  int
+	dict       *Dictionary
+	builder    *BuilderOptions
+	form       Form
 	cpu        *formats.CPU
 }
 
 // validate checks the options and puts in the defaults.
 func (o Options) validate() (settings, error) {
-	s := settings{level: o.Level, chunkSize: o.ChunkSize, prefetch: o.PrefetchPaths, sourceRef: o.SourceReference, cpu: o.CPU}
+	s := settings{level: o.Level, chunkSize: o.ChunkSize, prefetch: o.PrefetchPaths, sourceRef: o.SourceReference, cpu: o.CPU,
+		batchSize: o.BatchSize, dict: o.Dictionary, builder: o.Builder}
+	if o.Builder != nil {
+		s.form = o.Builder.Form
+	}
 	switch o.Compression {
 	case "", "zstd":
 		s.compressor = nydusblob.CompressorZstd
@@ -79,6 +121,15 @@ func (o Options) validate() (settings, error) {
 	if n := s.chunkSize; n < nydusblob.MinChunkSize || n > nydusblob.MaxChunkSize || n&(n-1) != 0 {
 		return s, fmt.Errorf("nydus: chunk size %d: powers of two from %d to %d are possible", n, nydusblob.MinChunkSize, nydusblob.MaxChunkSize)
 	}
+	if n := s.batchSize; n != 0 && (n < nydusblob.MinChunkSize || n > s.chunkSize || n&(n-1) != 0) {
+		return s, fmt.Errorf("nydus: batch size %d: 0 and powers of two from %d to the chunk size of %d are possible", n, nydusblob.MinChunkSize, s.chunkSize)
+	}
+	if s.batchSize > 0 && s.chunkSize > nydusblob.MaxStoredV2 {
+		return s, fmt.Errorf("nydus: batches with chunks of %d bytes: %w", s.chunkSize, blob.ErrUnsupported)
+	}
+	if err := s.dict.fits(&s); err != nil {
+		return s, fmt.Errorf("nydus: chunk dictionary: %w", err)
+	}
 	if s.prefetch == nil {
 		s.prefetch = []string{"/"}
 	}
@@ -94,7 +145,26 @@ func (s *settings) version() string {
 	if s.compressor == nydusblob.CompressorZstd {
 		v += fmt.Sprintf(".%s", strings.ToLower(s.zstdLevel().String()))
 	}
-	return fmt.Sprintf("%s-%s-%d", v, s.digester, s.chunkSize)
+	v = fmt.Sprintf("%s-%s-%d", v, s.digester, s.chunkSize)
+	if s.batchSize > 0 {
+		v += fmt.Sprintf("-batch%d", s.batchSize)
+	}
+	return v
+}
+
+// features are those of a layer's blob.
+func (s *settings) features() nydusblob.Features {
+	f := nydusblob.FeatureAligned | nydusblob.FeatureCapTarTOC
+	if s.form.inlined() {
+		f |= nydusblob.FeatureInlinedMeta | nydusblob.FeatureTarHeader
+	}
+	if s.form.toc() {
+		f |= nydusblob.FeatureInlinedDigest | nydusblob.FeatureTarHeader | nydusblob.FeatureTOC
+	}
+	if s.batchSize > 0 {
+		f |= nydusblob.FeatureChunkInfoV2 | nydusblob.FeatureBatch
+	}
+	return f
 }
 
 func (s *settings) zstdLevel() zstd.EncoderLevel { return zstd.EncoderLevelFromZstd(s.level) }

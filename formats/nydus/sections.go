@@ -16,14 +16,15 @@ import (
 // sectionWriter writes the sections of a blob and keeps its table of contents. What is written directly is data.
 type sectionWriter struct {
 	w      io.Writer
+	form   Form
 	offset int64
-	data   hash.Hash // of the data section; nil where w tells
+	data   hash.Hash // of the data section; nil where w tells, or nobody asks
 	toc    []byte
 }
 
-func newSectionWriter(w io.Writer) *sectionWriter {
-	s := &sectionWriter{w: w}
-	if _, ok := s.running(); !ok {
+func newSectionWriter(w io.Writer, form Form) *sectionWriter {
+	s := &sectionWriter{w: w, form: form}
+	if _, ok := s.running(); !ok && form.toc() {
 		s.data = sha256.New()
 	}
 	return s
@@ -54,13 +55,19 @@ func (s *sectionWriter) write(p []byte) error {
 
 func (s *sectionWriter) entry(e nydusblob.TOCEntry) { s.toc = e.AppendTo(s.toc) }
 
-// header writes the header of a section of n stored bytes.
+// header writes the header of a section of n stored bytes, where the blob has headers.
 func (s *sectionWriter) header(name string, n int64) error {
+	if s.form == FormData {
+		return nil
+	}
 	return s.write(nydusblob.AppendTarHeader(nil, name, n))
 }
 
 // endData ends the data section, whose digest covers its header.
 func (s *sectionWriter) endData(plain int64) error {
+	if !s.form.toc() {
+		return s.header(nydusblob.SectionData, s.offset)
+	}
 	n := s.offset
 	h := nydusblob.AppendTarHeader(nil, nydusblob.SectionData, n)
 	if err := s.write(h); err != nil {
@@ -128,10 +135,16 @@ type rawSection struct{ s *sectionWriter }
 
 func (r rawSection) Write(p []byte) (int, error) { return len(p), r.s.write(p) }
 
-// writeTOC ends the blob.
-func (s *sectionWriter) writeTOC() error {
-	if err := s.write(s.toc); err != nil {
+// plain writes a section of n bytes as it is made, in blobs without table of contents.
+func (s *sectionWriter) plain(name string, n int64, content io.WriterTo) error {
+	if _, err := content.WriteTo(rawSection{s}); err != nil {
 		return err
 	}
-	return s.header(nydusblob.SectionTOC, int64(len(s.toc)))
+	return s.header(name, n)
+}
+
+// writeTOC ends the blob. It returns size and digest of what it wrote, header included.
+func (s *sectionWriter) writeTOC() (uint32, [sha256.Size]byte, error) {
+	p := nydusblob.AppendTarHeader(s.toc, nydusblob.SectionTOC, int64(len(s.toc)))
+	return uint32(len(p)), sha256.Sum256(p), s.write(p)
 }

@@ -70,7 +70,7 @@ func (w *Writer) Layer(ctx context.Context, _ formats.LayerSource, _ []formats.L
 		return nil, err
 	}
 	lw := &layerWriter{w: w, ctx: ctx, obj: obj}
-	lw.out = newSectionWriter(obj)
+	lw.out = newSectionWriter(obj, w.set.form)
 	lw.chunks = newChunker(ctx, w, lw.out)
 	return lw, nil
 }
@@ -80,6 +80,27 @@ type layerData struct {
 	info    nydusblob.Info // as in a merged bootstrap; unused without chunks
 	table   *nydusblob.Table
 	digests nydusblob.Digests
+	// dict are the blobs of the dictionary that the layer uses. The numbers of the tree's extents go on with them behind the
+	// layer's own blob, which has none if it has no chunks.
+	dict []rafs6.Blob
+}
+
+// blobs lists the blobs of a layer in the order of their numbers.
+func (d *layerData) blobs() []rafs6.Blob {
+	if d.table.Len() == 0 {
+		return d.dict
+	}
+	return append([]rafs6.Blob{{Info: d.info, Table: d.table, Digests: d.digests}}, d.dict...)
+}
+
+// LayerBlobs returns the blobs of a layer that a [Writer] made, as the extents of its tree name them, for a bootstrap of one's
+// own. The layer's own blob, if it has chunks, is the first; the others are from the dictionary.
+func LayerBlobs(l formats.Layer) []rafs6.Blob {
+	d, ok := l.Data.(*layerData)
+	if !ok {
+		return nil
+	}
+	return d.blobs()
 }
 
 // layerDesc returns the descriptor of a layer's blob as it stands in the manifest.
@@ -150,20 +171,35 @@ func (l *layerWriter) Close(t *tree.Tree) (formats.Layer, error) {
 	if err != nil {
 		return formats.Layer{}, err
 	}
+	l.stats.CPU = l.chunks.cpu
+	l.stats.Chunks, l.stats.Deduped, l.stats.DedupedSize = int64(l.chunks.count), l.chunks.deduped, l.chunks.saved
+	layer := formats.Layer{Tree: t, Data: data}
+	if l.out.offset == 0 {
+		layer.Stats = l.stats
+		return layer, nil // a layer without content has no blob where the bootstrap is apart
+	}
 	dgst, size, err := l.obj.Commit(l.ctx)
 	if err != nil {
 		return formats.Layer{}, err
 	}
 	data.info.ID, data.info.StoredSize = dgst.Encoded(), uint64(size)
+	if b := l.w.set.builder; b != nil && b.ID != "" {
+		data.info.ID = b.ID
+	}
 	data.info.Features &^= nydusblob.FeatureInlinedMeta
-	l.stats.Stored, l.stats.CPU = size, l.chunks.cpu
-	l.stats.Chunks, l.stats.Deduped, l.stats.DedupedSize = int64(l.chunks.count), l.chunks.deduped, l.chunks.saved
-	return formats.Layer{Desc: layerDesc(ocispec.Descriptor{Digest: dgst, Size: size}), Tree: t, Data: data, Stats: l.stats}, nil
+	l.stats.Stored = size
+	layer.Desc, layer.Stats = layerDesc(ocispec.Descriptor{Digest: dgst, Size: size}), l.stats
+	return layer, nil
 }
 
-// setExtents gives the files their places in the blob.
-func (l *layerWriter) setExtents() {
+// setExtents gives the files their places in the blobs.
+func (l *layerWriter) setExtents(data *layerData) {
 	c := l.chunks
+	var own uint32
+	if c.table.Len() > 0 {
+		own = 1
+	}
+	numbers := make(map[uint32]uint32) // by number in the dictionary
 	unit := int64(l.w.set.chunkSize)
 	var slab []tree.Extent // one allocation for many files
 	for _, f := range l.files {
@@ -172,9 +208,22 @@ func (l *layerWriter) setExtents() {
 			slab = make([]tree.Extent, 0, max(n, 1024))
 		}
 		f.node.Extents = slab[len(slab) : len(slab) : len(slab)+n]
-		for _, index := range c.refs[f.first:][:n] {
-			p := c.table.Entry(int(index)).Plain
-			f.node.AppendExtent(tree.Extent{Offset: p.Off, Length: p.Len})
+		for _, ref := range c.refs[f.first:][:n] {
+			var number uint32
+			p := c.table
+			if b := ref >> refBlobShift; b > 0 {
+				in := &l.w.set.dict.blobs[b-1]
+				p = *in.Table
+				k, ok := numbers[b]
+				if !ok {
+					k = own + uint32(len(data.dict))
+					numbers[b] = k
+					data.dict = append(data.dict, *in)
+				}
+				number = k
+			}
+			x := p.Entry(int(ref & refIndexMask)).Plain
+			f.node.AppendExtent(tree.Extent{Blob: number, Offset: x.Off, Length: x.Len})
 		}
 		slab = slab[:len(slab)+len(f.node.Extents)]
 	}
@@ -184,27 +233,47 @@ func (l *layerWriter) setExtents() {
 // writeSections writes what follows the chunks, and returns what is needed to merge the layer. The info in it is as in
 // the layer's own bootstrap.
 func (l *layerWriter) writeSections(t *tree.Tree) (*layerData, error) {
-	l.setExtents()
-	t.CountLinks()
 	c, set := l.chunks, &l.w.set
 	table := c.table // the chunker and what it knows can go
-	data := &layerData{table: &table, digests: nydusblob.Digests{Sums: c.known.sums}}
-	spec := &rafs6.Spec{Tree: t, ChunkSize: uint32(set.chunkSize), Compressor: set.compressor, Digester: set.digester,
-		AllChunks: true, Compact: true, Prefetch: []string{"/"}}
+	data := &layerData{table: &table, digests: nydusblob.Digests{Sums: c.known.sums, CRC32C: c.crcs}}
+	l.setExtents(data)
+	t.CountLinks()
 	if c.table.Len() > 0 {
 		if err := l.writeData(data); err != nil {
 			return nil, err
 		}
-		spec.Blobs = []rafs6.Blob{{Info: data.info, Table: data.table, Digests: data.digests}}
+	}
+	if set.form.inlined() {
+		if err := l.writeBootstrap(t, data); err != nil {
+			return nil, fmt.Errorf("bootstrap: %w", err)
+		}
+	}
+	if !set.form.toc() || l.out.offset == 0 {
+		return data, nil
+	}
+	size, sum, err := l.out.writeTOC()
+	if !set.form.inlined() {
+		data.info.TOCSize, data.info.TOCDigest = size, sum
+	}
+	return data, err
+}
+
+// writeBootstrap writes the bootstrap into the blob.
+func (l *layerWriter) writeBootstrap(t *tree.Tree, data *layerData) error {
+	set := &l.w.set
+	spec := &rafs6.Spec{Tree: t, ChunkSize: uint32(set.chunkSize), Compressor: set.compressor, Digester: set.digester,
+		AllChunks: true, Compact: true, Prefetch: []string{"/"}, Blobs: data.blobs()}
+	if b := set.builder; b != nil {
+		spec.AllChunks, spec.Compact, spec.Prefetch, spec.NoOwners = false, false, b.Prefetch, b.NoOwners
 	}
 	boot, err := rafs6.NewPlan(spec)
 	if err != nil {
-		return nil, fmt.Errorf("bootstrap: %w", err)
+		return err
 	}
-	if err := l.out.compressed(nydusblob.SectionBootstrap, boot.Size(), boot); err != nil {
-		return nil, fmt.Errorf("bootstrap: %w", err)
+	if !set.form.toc() {
+		return l.out.plain(nydusblob.SectionBootstrap, boot.Size(), boot)
 	}
-	return data, l.out.writeTOC()
+	return l.out.compressed(nydusblob.SectionBootstrap, boot.Size(), boot)
 }
 
 // writeData ends the chunks and writes their table and digests.
@@ -212,7 +281,10 @@ func (l *layerWriter) writeData(data *layerData) error {
 	c, set := l.chunks, &l.w.set
 	info := &data.info
 	*info = nydusblob.Info{ID: nydusblob.InlinedID, ChunkSize: uint32(set.chunkSize), ChunkCount: uint32(c.table.Len()),
-		Compressor: set.compressor, Digester: set.digester, PlainSize: uint64(c.table.PlainSize()), Features: layerFeatures}
+		Compressor: set.compressor, Digester: set.digester, PlainSize: uint64(c.table.PlainSize()), Features: set.features()}
+	if set.builder != nil && set.builder.ID != "" {
+		info.ID = set.builder.ID
+	}
 	if err := l.out.endData(c.table.PlainSize()); err != nil {
 		return err
 	}
@@ -226,15 +298,14 @@ func (l *layerWriter) writeData(data *layerData) error {
 	if err := l.out.meta(raw, stored, info.CICompressor, c.table.AppendHeader(nil, info)); err != nil {
 		return err
 	}
-	if err := l.out.section(nydusblob.SectionDigest, data.digests.Sums); err != nil {
-		return err
+	if set.form.toc() {
+		if err := l.out.section(nydusblob.SectionDigest, data.digests.Sums); err != nil {
+			return err
+		}
 	}
 	info.StoredSize = uint64(l.out.offset) // where the bootstrap begins
 	return nil
 }
-
-const layerFeatures = nydusblob.FeatureAligned | nydusblob.FeatureInlinedMeta | nydusblob.FeatureInlinedDigest |
-	nydusblob.FeatureTarHeader | nydusblob.FeatureTOC | nydusblob.FeatureCapTarTOC
 
 // Reopen implements [formats.Reopener]. It reads what follows the chunks.
 func (w *Writer) Reopen(ctx context.Context, desc ocispec.Descriptor, src blob.Source) (formats.Layer, error) {
@@ -269,7 +340,7 @@ func (w *Writer) Reopen(ctx context.Context, desc ocispec.Descriptor, src blob.S
 		return fail(err)
 	}
 	data.digests = b.Digests(0, data.table.Len())
-	if !data.digests.Complete(data.table.Len()) || info.Features != layerFeatures {
+	if !data.digests.Complete(data.table.Len()) || info.Features != w.set.features() {
 		return fail(fmt.Errorf("made with other options: %w", blob.ErrUnsupported))
 	}
 	info.ID, info.StoredSize = desc.Digest.Encoded(), uint64(src.Size())

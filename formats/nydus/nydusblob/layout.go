@@ -21,15 +21,15 @@ type Digests struct {
 // Complete reports whether the digests of all n chunks are known.
 func (d *Digests) Complete(n int) bool {
 	for i := range n {
-		if d.sum(i) == nil {
+		if d.Sum(i) == nil {
 			return false
 		}
 	}
 	return true
 }
 
-// sum returns the digest of a chunk, or nil.
-func (d *Digests) sum(i int) []byte {
+// Sum returns the digest of chunk i, or nil where it is not known.
+func (d *Digests) Sum(i int) []byte {
 	if d.Sums == nil {
 		return nil
 	}
@@ -208,7 +208,7 @@ func (l *Layout) Verify(plain []byte, s blob.Span) error {
 }
 
 func (l *Layout) verify(chunk []byte, i int, e *Entry) error {
-	want := l.digests.sum(i)
+	want := l.digests.Sum(i)
 	crcs := [2]uint32{e.CRC32C, l.digests.crc(i)}
 	if want == nil && crcs == [2]uint32{} {
 		return blob.ErrUnverified
@@ -238,7 +238,7 @@ func (l *Layout) Chunks(fn func(blob.Chunk) bool) {
 				stored, plain := l.table.group(&e)
 				compressed = stored.Len != plain
 			}
-			if !fn(blob.Chunk{Index: i, Plain: e.Plain, Stored: span.Stored, Compressed: compressed, Digest: l.digests.sum(i)}) {
+			if !fn(blob.Chunk{Index: i, Plain: e.Plain, Stored: span.Stored, Compressed: compressed, Digest: l.digests.Sum(i)}) {
 				return
 			}
 		}

@@ -29,6 +29,8 @@ type Spec struct {
 	// Compact leaves the CRC32Cs out of the chunk table and puts it in the order of the blobs and their chunks, not of the
 	// digests. Readers ask for neither, and the table packs a seventh smaller, for which every start of a container waits.
 	Compact bool
+	// NoOwners leaves owners and groups out; readers show 0.
+	NoOwners bool
 	// Prefetch are paths for the prefetch table. Those that the tree does not have, or that lie below another
 	// one, are passed over.
 	Prefetch []string

@@ -20,8 +20,11 @@ func roundUp(n, unit uint64) uint64 { return (n + unit - 1) &^ (unit - 1) }
 func (p *Plan) layOut() error {
 	b, s := p.b, p.b.spec
 	blobs := uint64(len(s.Blobs))
-	p.sb = superblock{inodes: uint64(len(b.inodes)), devices: uint16(blobs), chunkSize: s.ChunkSize, flags: FlagNoEncryption | FlagExplicitOwner}
+	p.sb = superblock{inodes: uint64(len(b.inodes)), devices: uint16(blobs), chunkSize: s.ChunkSize, flags: FlagNoEncryption}
 	sb := &p.sb
+	if !s.NoOwners {
+		sb.flags |= FlagExplicitOwner
+	}
 	sb.flags |= compressorFlags[s.Compressor]
 	if s.Digester == nydusblob.DigesterSHA256 {
 		sb.flags |= FlagSHA256
@@ -173,6 +176,9 @@ func (e *encoder) part(at, place uint32) {
 func (e *encoder) inode(p *placed, in inode, behind uint64) []byte {
 	n := p.node
 	in.mode, in.uid, in.gid, in.number = uint16(n.Mode), n.UID, n.GID, p.number
+	if e.spec.NoOwners {
+		in.uid, in.gid = 0, 0
+	}
 	in.mtime, in.nsec, in.nlink = n.Mtime, n.MtimeNsec, n.Nlink
 	in.xattrLen, _ = xattrSize(n.Xattrs) // checked when it was placed
 	dst := e.zeroed(uint64(inodeSize+in.xattrLen) + behind)

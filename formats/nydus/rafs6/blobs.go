@@ -1,0 +1,84 @@
+package rafs6
+
+import (
+	"encoding/binary"
+	"fmt"
+
+	"github.com/lazuli-project/lazuli/blob"
+	"github.com/lazuli-project/lazuli/formats/nydus/nydusblob"
+)
+
+// maxKnown bounds the chunks of all blobs together for which KnownBlobs makes tables.
+const maxKnown = 1 << 25
+
+// KnownBlobs returns what the bootstrap's own chunk table says about its blobs, without reading them: enough to make other
+// bootstraps that use the same chunks. A chunk that the table does not have, as no file needs it, stands there without digest,
+// and its place is made up. Every chunk of a file must be in the table.
+func (b *Bootstrap) KnownBlobs() ([]Blob, error) {
+	total := 0
+	for i := range b.Blobs {
+		total += int(b.Blobs[i].ChunkCount)
+	}
+	if total > maxKnown {
+		return nil, fmt.Errorf("%d chunks, at most %d: %w", total, maxKnown, blob.ErrUnsupported)
+	}
+	blobs := make([]Blob, len(b.Blobs))
+	entries := make([][]nydusblob.Entry, len(b.Blobs))
+	for i := range b.Blobs {
+		n := int(b.Blobs[i].ChunkCount)
+		blobs[i] = Blob{Info: b.Blobs[i], Digests: b.Digests(i, n)}
+		entries[i] = make([]nydusblob.Entry, n)
+	}
+	le := binary.LittleEndian
+	for p := b.chunks; len(p) > 0; p = p[chunkSize:] {
+		e := &entries[le.Uint32(p[32:])][le.Uint32(p[72:])]
+		e.Compressed = le.Uint32(p[36:])&chunkFlagCompressed != 0
+		e.Stored = blob.Range{Off: int64(le.Uint64(p[48:])), Len: int64(le.Uint32(p[40:]))}
+		e.Plain = blob.Range{Off: int64(le.Uint64(p[56:])), Len: int64(le.Uint32(p[44:]))}
+	}
+	for i := range blobs {
+		var err error
+		if blobs[i].Table, err = knownTable(&b.Blobs[i], entries[i]); err != nil {
+			return nil, fmt.Errorf("chunk table: blob %d: %w", i, err)
+		}
+		for _, r := range b.refs[i] {
+			if blobs[i].Digests.Sum(int(r.index)) == nil {
+				return nil, corrupt("chunk table: chunk %d of blob %d, which a file has, is missing", r.index, i)
+			}
+		}
+		if err := b.Check(i, blobs[i].Table); err != nil {
+			return nil, err
+		}
+	}
+	return blobs, nil
+}
+
+// knownTable makes a table of entries in the order of their indexes. Those without a plain length are made up.
+func knownTable(info *nydusblob.Info, entries []nydusblob.Entry) (*nydusblob.Table, error) {
+	v2 := info.Features&nydusblob.FeatureChunkInfoV2 != 0
+	t := &nydusblob.Table{}
+	if v2 {
+		t = nydusblob.NewTableV2()
+	}
+	var next int64
+	for i := range entries {
+		e := entries[i]
+		if e.Plain.Len == 0 {
+			e = nydusblob.Entry{Plain: blob.Range{Off: next, Len: 1}, Stored: blob.Range{Len: 1}}
+		}
+		if e.Plain.Off < next || e.Plain.Off%nydusblob.Align != 0 || e.Plain.Len > int64(info.ChunkSize) || e.Plain.Off > nydusblob.MaxPlainSize-nydusblob.MaxChunkSize {
+			return nil, corrupt("chunk %d with %d bytes at %d", i, e.Plain.Len, e.Plain.Off)
+		}
+		e.InGroup = info.Features&nydusblob.FeatureBatch != 0 && e.Stored.Len == 0
+		switch n := e.Stored.Len; {
+		case e.Stored.Off < 0 || e.Stored.Off > nydusblob.MaxStoredSize || n > nydusblob.MaxChunkSize || v2 && n > nydusblob.MaxStoredV2 || !v2 && n == 0:
+			return nil, corrupt("chunk %d stored as %d bytes at %d", i, n, e.Stored.Off)
+		case v2:
+			t.AppendV2(e)
+		default:
+			t.Append(e)
+		}
+		next = (e.Plain.End() + nydusblob.Align - 1) &^ (nydusblob.Align - 1)
+	}
+	return t, nil
+}
