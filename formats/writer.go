@@ -2,6 +2,7 @@ package formats
 
 import (
 	"context"
+	"errors"
 	"io"
 
 	"github.com/opencontainers/go-digest"
@@ -47,6 +48,14 @@ type IndexMarker interface {
 	MarkIndexEntry(d ocispec.Descriptor) ocispec.Descriptor
 }
 
+// KeepsLayers is the optional ability of a [Writer] whose images refer to the layers of their source. The target gets these,
+// as they are, beside what the writer makes, and the source's manifest and configuration, which keep them there.
+type KeepsLayers interface{ KeepsLayers() bool }
+
+// ErrAgain is what a [LayerWriter] gives for a layer that cannot be stored in the way that was tried: the layer has to be
+// converted once more, with [LayerSource].Again set.
+var ErrAgain = errors.New("layer has to be converted in another way")
+
 // Tracer is the optional ability of a [Writer] that asks [LayerSource].Stream for more than the plain bytes.
 type Tracer interface {
 	// Trace says what the stream must note.
@@ -61,6 +70,8 @@ type LayerSource struct {
 	// bytes, and may be asked about it; [tarfs.Entry].Data says where an entry's content lies. It notes what the Tracers
 	// among the writers ask for, and maybe more. It is nil where the layer does not come from a stream.
 	Stream *flate.Reader
+	// Again says that the format's LayerWriter gave the layer up with ErrAgain.
+	Again bool
 }
 
 // LayerWriter is pushed one layer in tar order, so that one inflation can feed many writers. Entry comes
@@ -98,6 +109,7 @@ type LayerStats struct {
 	Plain       int64              `json:"plain_bytes"`  // content of regular files
 	Stored      int64              `json:"stored_bytes"` // stored blob
 	Chunks      int64              `json:"chunks"`
+	Referred    bool               `json:"referred,omitempty"` // the layer stays as it is, and Stored is what was added
 	Deduped     int64              `json:"deduplicated_chunks"`
 	DedupedSize int64              `json:"deduplicated_bytes"`
 	CPU         map[string]float64 `json:"cpu_seconds,omitempty"` // by stage
