@@ -48,6 +48,13 @@ func (c *conversion) attach(ctx context.Context, out Output, s *source, made []m
 		}
 	}
 	descs := make([]ocispec.Descriptor, len(made))
+	if keepsLayers(out) {
+		for _, im := range s.images {
+			if err := store.Copy(ctx, out.Target, c.src, im.src.Desc, store.CopyOptions{Concurrency: c.opt.Jobs}); err != nil {
+				return top, fmt.Errorf("keep the source's layers: %w", err)
+			}
+		}
+	}
 	for i, m := range made {
 		if err := out.Target.Put(ctx, m.desc, m.raw); err != nil {
 			return top, err

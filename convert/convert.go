@@ -190,9 +190,12 @@ func (c *conversion) layers(ctx context.Context, im *sourceImage) ([][]formats.L
 					j.outputs = append(j.outputs, o)
 				}
 			}
+			if err := j.findKept(gctx); err != nil {
+				return err
+			}
 			if len(j.outputs) == 0 {
 				j.progress(Reused, j.desc.Size)
-				return nil
+				return j.copyKept(gctx)
 			}
 			layers, err := j.run(gctx)
 			if err != nil {

@@ -36,28 +36,38 @@ type layerJob struct {
 	desc    ocispec.Descriptor
 	diffID  digest.Digest
 	outputs []int // numbers of the outputs that need the layer converted
+	keep    []int // numbers of those whose targets need the layer as it is
 }
 
 // run converts the layer for its outputs with one download and one inflation.
-func (j *layerJob) run(ctx context.Context) (_ []formats.Layer, err error) {
-	defer func() {
-		if err != nil {
-			err = fmt.Errorf("layer %d (%s): %w", j.index, j.desc.Digest, err)
-		}
-	}()
+func (j *layerJob) run(ctx context.Context) ([]formats.Layer, error) {
+	layers, err := j.attempt(ctx, false)
+	if errors.Is(err, formats.ErrAgain) {
+		layers, err = j.attempt(ctx, true)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("layer %d (%s): %w", j.index, j.desc.Digest, err)
+	}
+	return layers, nil
+}
+
+func (j *layerJob) attempt(ctx context.Context, again bool) (_ []formats.Layer, err error) {
 	stored, err := j.c.src.Fetch(ctx, j.desc)
 	if err != nil {
 		return nil, err
 	}
 	defer stored.Close() // what matters of it was read to its end
 	begin := time.Now()
-	counted := &countingReader{r: stored, step: func(n int64) { j.progress(Converting, n) }}
-	plain, err := flate.NewReader(counted)
+	kept := j.beginKeeping(ctx)
+	defer func() { err = kept.end(err) }()
+	counted := &countingReader{r: kept.tee(stored), step: func(n int64) { j.progress(Converting, n) }}
+	plain, err := flate.NewTracingReader(counted, j.trace())
 	if err != nil {
 		return nil, err
 	}
 	defer plain.Close() // frees memory only
-	hashed := &hashedPieces{r: plain, h: j.diffID.Algorithm().Hash()}
+	hashed := newHashedPieces(plain, j.diffID.Algorithm().Hash())
+	defer hashed.close()
 
 	writers := make([]treeWriter, 0, len(j.outputs))
 	defer func() {
@@ -66,7 +76,8 @@ func (j *layerJob) run(ctx context.Context) (_ []formats.Layer, err error) {
 		}
 	}()
 	for _, o := range j.outputs {
-		w, err := j.c.outputs[o].Writer.Layer(ctx, formats.LayerSource{Desc: j.desc, Index: j.index, Stream: plain}, nil, j.c.outputs[o].Target)
+		src := formats.LayerSource{Desc: j.desc, Index: j.index, Stream: plain, Again: again}
+		w, err := j.c.outputs[o].Writer.Layer(ctx, src, nil, j.c.outputs[o].Target)
 		if err != nil {
 			return nil, err
 		}
@@ -75,7 +86,7 @@ func (j *layerJob) run(ctx context.Context) (_ []formats.Layer, err error) {
 	if err := feed(ctx, tarfs.NewReader(hashed), writers); err != nil {
 		return nil, err
 	}
-	if got := digest.NewDigest(j.diffID.Algorithm(), hashed.h); got != j.diffID {
+	if got := digest.NewDigest(j.diffID.Algorithm(), hashed.sum()); got != j.diffID {
 		return nil, fmt.Errorf("uncompressed bytes have digest %s, the config says %s: %w", got, j.diffID, blob.ErrDigest)
 	}
 	produced := time.Since(begin)
@@ -92,10 +103,21 @@ func (j *layerJob) run(ctx context.Context) (_ []formats.Layer, err error) {
 		stage[stageRead] = counted.waited.Seconds()
 		stage[stageInflate] = (hashed.inflating - counted.waited).Seconds()
 		stage[stageDiffID] = hashed.hashing.Seconds()
-		stage[stageParse] = (produced - hashed.inflating - hashed.hashing).Seconds()
+		stage[stageParse] = (produced - hashed.inflating - hashed.waiting).Seconds()
 	}
 	j.progress(Converted, j.desc.Size)
 	return layers, nil
+}
+
+// trace returns what the writers want to know of the stream.
+func (j *layerJob) trace() flate.Trace {
+	var t flate.Trace
+	for _, o := range j.outputs {
+		if w, ok := j.c.outputs[o].Writer.(formats.Tracer); ok {
+			t |= w.Trace()
+		}
+	}
+	return t
 }
 
 func (j *layerJob) progress(s State, done int64) {
@@ -151,22 +173,65 @@ func feed(ctx context.Context, r *tarfs.Reader, writers []treeWriter) error {
 	}
 }
 
-// hashedPieces hands on the inflated pieces and takes their digest. It is the reader of a tar.
+// hashedPieces hands on the inflated pieces and takes their digest, in a goroutine of its own, while they are used. It is the
+// reader of a tar.
 type hashedPieces struct {
-	r         *flate.Reader
-	h         hash.Hash
+	r       *flate.Reader
+	h       hash.Hash
+	pieces  chan []byte
+	hashed  chan struct{} // gets one for each piece
+	pending bool          // a piece has not been hashed yet
+
 	inflating time.Duration // with reading
 	hashing   time.Duration
+	waiting   time.Duration // for hashing
+}
+
+func newHashedPieces(r *flate.Reader, h hash.Hash) *hashedPieces {
+	p := &hashedPieces{r: r, h: h, pieces: make(chan []byte), hashed: make(chan struct{})}
+	go func() {
+		for piece := range p.pieces {
+			t := time.Now()
+			p.h.Write(piece)
+			p.hashing += time.Since(t)
+			p.hashed <- struct{}{}
+		}
+	}()
+	return p
+}
+
+// wait waits until what was handed out has been hashed.
+func (p *hashedPieces) wait() {
+	if p.pending {
+		t := time.Now()
+		<-p.hashed
+		p.pending = false
+		p.waiting += time.Since(t)
+	}
+}
+
+// sum returns the hash of all pieces.
+func (p *hashedPieces) sum() hash.Hash {
+	p.wait()
+	return p.h
+}
+
+// close ends the goroutine.
+func (p *hashedPieces) close() {
+	p.wait()
+	close(p.pieces)
 }
 
 // Next implements [tarfs.Pieces].
 func (p *hashedPieces) Next() ([]byte, error) {
-	t0 := time.Now()
+	p.wait() // the next piece overwrites the last one
+	t := time.Now()
 	piece, err := p.r.Next()
-	t1 := time.Now()
-	p.h.Write(piece)
-	p.inflating += t1.Sub(t0)
-	p.hashing += time.Since(t1)
+	p.inflating += time.Since(t)
+	if len(piece) > 0 {
+		p.pieces <- piece
+		p.pending = true
+	}
 	return piece, err
 }
 
