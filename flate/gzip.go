@@ -34,7 +34,6 @@ func newGzipReader(in *input) *gzipReader { return &gzipReader{d: newInflater(in
 func (g *gzipReader) next() ([]byte, error) {
 	if g.d.trace != nil {
 		g.d.trace.begin()
-		defer g.d.trace.end()
 	}
 	for g.err == nil {
 		if !g.inside {
@@ -56,6 +55,9 @@ func (g *gzipReader) next() ([]byte, error) {
 			}
 		}
 		if len(p) > 0 {
+			if g.d.trace != nil {
+				g.d.trace.end(len(p))
+			}
 			return p, nil
 		}
 	}
@@ -105,6 +107,9 @@ func (g *gzipReader) begin() error {
 	}
 	g.d.reset()
 	g.inside, g.crc, g.size = true, 0, 0
+	if g.d.trace != nil {
+		g.d.trace.beginMember(g.member)
+	}
 	return nil
 }
 

@@ -85,6 +85,9 @@ func (d *inflater) next() ([]byte, error) {
 	}
 	from := d.pos
 	for d.pos < windowEnd && d.state != stateEnd {
+		if d.trace != nil && d.pos > from && d.trace.full() {
+			break
+		}
 		var err error
 		switch d.state {
 		case stateHeader:
@@ -125,6 +128,9 @@ func (d *inflater) cut() error {
 	return errCut
 }
 
+// bitPos is how many bits of the input have been taken.
+func (d *inflater) bitPos() int64 { return (d.in.off+int64(d.in.pos))*8 - int64(d.nbits) }
+
 // take returns the next n bits, which are there.
 func (d *inflater) take(n uint) uint {
 	v := uint(d.bits & (1<<n - 1))
@@ -149,6 +155,9 @@ func (d *inflater) header() error {
 			d.fixed = true
 		}
 		d.state = stateCodes
+		if d.trace != nil {
+			d.trace.beginBlock(fixedLit[:endOfBlock])
+		}
 		return nil
 	case 2:
 		d.fixed = false
@@ -160,6 +169,9 @@ func (d *inflater) header() error {
 
 // blockEnd goes on behind a block.
 func (d *inflater) blockEnd() {
+	if d.trace != nil {
+		d.trace.endBlock(d.bitPos())
+	}
 	if !d.last {
 		d.state = stateHeader
 		return
@@ -185,6 +197,9 @@ func (d *inflater) storedHeader() error {
 	}
 	d.left = int(n)
 	d.state = stateStored
+	if d.trace != nil {
+		d.trace.beginBlock(nil)
+	}
 	return nil
 }
 
@@ -243,6 +258,9 @@ func (d *inflater) dynamicHeader() error {
 	if !buildTable(d.dist[:], distBits, lens[numLit:numLit+numDist], distResults[:]) {
 		return corrupt("invalid code of distances")
 	}
+	if d.trace != nil {
+		d.trace.beginBlock(lens[:endOfBlock])
+	}
 	return nil
 }
 
@@ -293,12 +311,12 @@ func (d *inflater) codeLengths(lens []uint8, pre *[preSize]uint32) error {
 	return nil
 }
 
-// refillSlowly takes as many bytes as fit, or as there are.
+// refillSlowly takes as many bytes as fit, or as there are. There is room for 56 bits at least.
 func (d *inflater) refillSlowly() {
 	if d.in.end-d.in.pos < 8 {
 		d.in.fill(8)
 	}
-	for d.nbits <= 56 && d.in.pos < d.in.end {
+	for d.nbits < 56 && d.in.pos < d.in.end {
 		d.bits |= uint64(d.in.buf[d.in.pos]) << d.nbits
 		d.in.pos++
 		d.nbits += 8
@@ -349,6 +367,49 @@ func (d *inflater) codes() error {
 		}
 	}
 	return nil
+}
+
+// symbol is what comes next in a block with Huffman codes.
+type symbol struct {
+	kind             uint32 // flagLiteral, flagEnd, flagSpecial if it is invalid, or 0 for a match
+	literal          byte
+	length, distance int
+	taken            uint // its bits, which may be more than there are
+}
+
+// look decodes the next symbol and takes nothing.
+func (d *inflater) look() symbol {
+	d.refillSlowly()
+	bits, e := d.bits, d.lit[d.bits&(1<<litBits-1)]
+	taken := uint(0)
+	if e&flagLink != 0 {
+		taken = uint(e & takeMask)
+		bits >>= taken
+		e = d.lit[(uint64(e>>valueShift)+bits&(1<<(e>>fieldShift&fieldMask)-1))%litSize]
+	}
+	s := symbol{kind: e & (flagLiteral | flagSpecial | flagEnd), taken: taken + uint(e&takeMask)}
+	switch {
+	case e&flagLiteral != 0:
+		s.kind, s.literal = flagLiteral, byte(e>>valueShift)
+		return s
+	case e&flagEnd != 0:
+		s.kind = flagEnd
+		return s
+	case e&flagSpecial != 0:
+		return s
+	}
+	s.length = int(uint64(e>>valueShift) + bits&(1<<(e&takeMask)-1)>>(e>>fieldShift&fieldMask))
+	bits >>= e & takeMask
+	e = d.dist[bits&(1<<distBits-1)]
+	if e&flagLink != 0 {
+		s.taken += uint(e & takeMask)
+		bits >>= e & takeMask
+		e = d.dist[(uint64(e>>valueShift)+bits&(1<<(e>>fieldShift&fieldMask)-1))%distSize]
+	}
+	s.kind = e & flagSpecial
+	s.taken += uint(e & takeMask)
+	s.distance = int(uint64(e>>valueShift) + bits&(1<<(e&takeMask)-1)>>(e>>fieldShift&fieldMask))
+	return s
 }
 
 var le = binary.LittleEndian

@@ -3,6 +3,7 @@ package flate
 import (
 	"bytes"
 	"errors"
+	"sort"
 )
 
 // The plain decoder that the fast one is compared with: it reads bit by bit, in the words of RFC 1951 and 1952, and
@@ -14,6 +15,7 @@ type refSymbol struct {
 	length int   // bytes that it gives
 	back   int   // distance of a match, 0 for others
 	end    int64 // bit of the stream behind it
+	stored bool
 }
 
 // refBoundary is a place where zlib's inflate stops with Z_BLOCK.
@@ -186,7 +188,7 @@ func (r *reference) storedBlock() error {
 		if err != nil {
 			return err
 		}
-		if err := r.put(refSymbol{length: 1}, byte(b)); err != nil {
+		if err := r.put(refSymbol{length: 1, stored: true}, byte(b)); err != nil {
 			return err
 		}
 	}
@@ -300,4 +302,52 @@ func (r *reference) put(s refSymbol, p ...byte) error {
 		return errRefLimit
 	}
 	return nil
+}
+
+// storedAt is the meaning of Reader.StoredAt in the reference's words.
+func (r *reference) storedAt(off int64) int64 {
+	if off == 0 {
+		return r.boundaries[0].bit / 8
+	}
+	// The symbol of the last byte, behind which may be the end of the block.
+	i := sort.Search(len(r.symbols), func(i int) bool { return r.symbols[i].plain+int64(r.symbols[i].length) >= off })
+	s := r.symbols[i]
+	if s.plain+int64(s.length) == off && !s.stored {
+		s = r.symbols[i+1]
+	}
+	return (s.end + 7) / 8
+}
+
+// boundaryAt is the meaning of Reader.CheckpointAt.
+func (r *reference) boundaryAt(off int64) refBoundary {
+	i := sort.Search(len(r.boundaries), func(i int) bool { return r.boundaries[i].plain >= off })
+	if i < len(r.boundaries) && r.boundaries[i].plain == off {
+		return r.boundaries[i]
+	}
+	return r.boundaries[i-1]
+}
+
+// sparse is the window of a boundary with zeros for what nothing refers to.
+func (r *reference) sparse(b refBoundary) []byte {
+	begin := max(b.begin, b.plain-historySize)
+	window := make([]byte, b.plain-begin)
+	if b.header {
+		return window
+	}
+	end := int64(len(r.plain))
+	for _, c := range r.boundaries {
+		if c.member == b.member && c.final {
+			end = c.plain
+		}
+	}
+	i := sort.Search(len(r.symbols), func(i int) bool { return r.symbols[i].plain >= b.plain })
+	for _, s := range r.symbols[i:] {
+		if s.plain >= min(end, b.plain+historySize) {
+			break
+		}
+		for from := s.plain - int64(s.back); s.back > 0 && from < min(b.plain, s.plain-int64(s.back)+int64(s.length)); from++ {
+			window[from-begin] = r.plain[from]
+		}
+	}
+	return window
 }

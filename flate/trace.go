@@ -34,3 +34,49 @@ func (r *Reader) AppendMatches(dst []Match, off, n int64) []Match {
 	}
 	return t.appendMatches(dst, off, n)
 }
+
+// StoredAt returns how many stored bytes zlib's inflate, called with Z_BLOCK, has consumed when it has given the first off
+// plain bytes of the layer and has no room for more: it has decoded one symbol more then, or has gone to the end of the
+// block, and holds bits of one byte only. off is from the beginning to the end of what Next returned last; for others,
+// for streams that are not gzip, and without [TraceIndex] it returns -1.
+func (r *Reader) StoredAt(off int64) int64 {
+	if !r.indexed(off) {
+		return -1
+	}
+	return r.trace.storedAt(off)
+}
+
+// CheckpointAt returns the latest place at which zlib's inflate, called with Z_BLOCK, has stopped when it has given the
+// first off plain bytes in the sense of StoredAt. It may lie before what Next returned last, but off must be from the
+// beginning to the end of that; for others, for streams that are not gzip, and without [TraceIndex] it returns nil. The
+// same place is the same pointer.
+//
+// It keeps up to 36 KB in memory, which are copied when the reader goes on. Of streams with very many blocks
+// without content in a row only the first ones and the last are noted.
+func (r *Reader) CheckpointAt(off int64) *Checkpoint {
+	if !r.indexed(off) {
+		return nil
+	}
+	return r.trace.ask(r.trace.checkpointAt(off))
+}
+
+// AppendCheckpoints appends to dst all checkpoints within what Next returned last, in order, as CheckpointAt does. Those at
+// its first byte were among those of the piece before, except for the ones that come behind it without plain bytes between;
+// what is behind the last byte of all is there once Next has returned io.EOF.
+func (r *Reader) AppendCheckpoints(dst []*Checkpoint) []*Checkpoint {
+	if r.trace == nil || r.trace.what&TraceIndex == 0 {
+		return dst
+	}
+	for _, c := range r.trace.index.places {
+		if c.Plain <= r.trace.to { // what comes before an error is not handed out
+			dst = append(dst, r.trace.ask(c))
+		}
+	}
+	return dst
+}
+
+// indexed reports whether there is an index of off.
+func (r *Reader) indexed(off int64) bool {
+	t := r.trace
+	return t != nil && t.what&TraceIndex != 0 && off >= t.from && off <= t.to
+}

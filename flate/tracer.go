@@ -30,6 +30,7 @@ func (r record) length() int {
 	return int(r>>lengthShift&(1<<(distanceShift-lengthShift)-1)) + minMatch
 }
 func (r record) distance() int { return int(r>>distanceShift&(1<<(bitShift-distanceShift)-1)) + 1 }
+func (r record) bits() int64   { return int64(r >> bitShift) }
 func (r record) end() int      { return r.at() + r.length() }
 
 // tracer notes of a stream what callers may ask for about the current piece, which is what gzipReader.next returned
@@ -43,26 +44,40 @@ type tracer struct {
 
 	records *[maxRecords]record // matches of the piece
 	noted   int                 // how many of them there are
+
+	index index
 }
 
 func newTracer(d *inflater, what Trace) *tracer {
-	return &tracer{d: d, what: what, records: new([maxRecords]record)}
+	t := &tracer{d: d, what: what, records: new([maxRecords]record)}
+	t.index.cursor.off = -1
+	return t
 }
 
 // recordBase is what the records of the block that is being decoded have in common.
 func (t *tracer) recordBase() uint64 {
-	return ^uint64(recordBias) + 1
+	base := ^uint64(recordBias) + 1
+	if n := len(t.index.blocks); n > 0 {
+		base += uint64(t.d.in.off*8-t.index.blocks[n-1].bit) << bitShift
+	}
+	return base
 }
 
-// begin leaves the current piece.
+// begin leaves the current piece. The window and the records are still the piece's.
 func (t *tracer) begin() {
+	if t.what&TraceIndex != 0 {
+		t.leaveIndex()
+	}
 	t.noted = 0
 	t.from = t.to
 }
 
-// end makes what has been decoded since begin the current piece.
-func (t *tracer) end() {
-	t.to = t.base + int64(t.d.pos)
+// end makes the n bytes that have been decoded since begin the current piece.
+func (t *tracer) end(n int) {
+	t.to = t.from + int64(n)
+	if t.what&TraceIndex != 0 {
+		t.endIndex()
+	}
 }
 
 // recordsBehind returns the records of matches that end behind a place in the window.

@@ -1,0 +1,136 @@
+package flate
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"slices"
+	"testing"
+)
+
+// TestIndex compares StoredAt, CheckpointAt and AppendCheckpoints with the plain decoder, which writes down every bit.
+func TestIndex(t *testing.T) {
+	t.Parallel()
+	for name, data := range streams(t) {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			want, err := refGunzip(data, maxFuzz)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, step := range []int{1, 701, 40_000, 1 << 30} {
+				checkIndex(t, data, want, step)
+			}
+			checkCheckpoints(t, data, want)
+		})
+	}
+}
+
+// checkIndex asks for every step-th offset.
+func checkIndex(t *testing.T, data []byte, want *reference, step int) {
+	t.Helper()
+	r, err := NewTracingReader(bytes.NewReader(data), TraceIndex)
+	if err != nil {
+		t.Fatal(err)
+	}
+	total := int64(0)
+	var held []*Checkpoint
+	var last *Checkpoint
+	for {
+		p, err := r.Next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r.StoredAt(total-1) != -1 || r.CheckpointAt(total+int64(len(p))+1) != nil {
+			t.Fatal("answers outside of the piece")
+		}
+		for i := 0; ; i = min(i+step, len(p)) {
+			off := total + int64(i)
+			if got, want := r.StoredAt(off), want.storedAt(off); got != want {
+				t.Fatalf("%d stored bytes at %d, want %d", got, off, want)
+			}
+			if step == 1 && i%97 != 0 && i != len(p) {
+				continue
+			}
+			c := r.CheckpointAt(off)
+			checkPlace(t, data, c, want.boundaryAt(off))
+			if c != last {
+				held = append(held, c)
+				last = c
+			}
+			if i == len(p) {
+				break
+			}
+		}
+		total += int64(len(p))
+	}
+	for _, c := range held {
+		checkWindow(t, c, want)
+	}
+}
+
+// checkCheckpoints takes all of them.
+func checkCheckpoints(t *testing.T, data []byte, want *reference) {
+	t.Helper()
+	r, err := NewTracingReader(bytes.NewReader(data), TraceIndex)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all []*Checkpoint
+	for err == nil {
+		_, err = r.Next()
+		all = r.AppendCheckpoints(all)
+	}
+	if !errors.Is(err, io.EOF) {
+		t.Fatal(err)
+	}
+	// Of a run without plain bytes between, what is in the middle is left out.
+	var expect []refBoundary
+	for run := want.boundaries; len(run) > 0; {
+		n := slices.IndexFunc(run, func(b refBoundary) bool { return b.plain != run[0].plain })
+		if n < 0 {
+			n = len(run)
+		}
+		if expect = append(expect, run[:min(n, maxEmpty)]...); n > maxEmpty {
+			expect[len(expect)-1] = run[n-1]
+		}
+		run = run[n:]
+	}
+	if len(all) != len(expect) {
+		t.Fatalf("%d checkpoints, want %d", len(all), len(expect))
+	}
+	for i, c := range all {
+		checkPlace(t, data, c, expect[i])
+		checkWindow(t, c, want)
+	}
+}
+
+func checkPlace(t *testing.T, data []byte, c *Checkpoint, want refBoundary) {
+	t.Helper()
+	stored := (want.bit + 7) / 8
+	left := uint8(stored*8 - want.bit)
+	if c.Plain != want.plain || c.Stored != stored || c.Bits != left || c.Member != want.member || c.Final != want.final {
+		t.Fatalf("checkpoint %+v, want %+v", *c, want)
+	}
+	if left > 0 && c.Byte != data[stored-1] || left == 0 && c.Byte != 0 {
+		t.Fatalf("checkpoint at %d with byte %#x", c.Plain, c.Byte)
+	}
+}
+
+func checkWindow(t *testing.T, c *Checkpoint, want *reference) {
+	t.Helper()
+	if !c.Complete() {
+		t.Fatalf("checkpoint at %d is not complete", c.Plain)
+	}
+	i := slices.IndexFunc(want.boundaries, func(b refBoundary) bool { return (b.bit+7)/8 == c.Stored && b.plain == c.Plain })
+	b := want.boundaries[i]
+	if !bytes.Equal(c.Window(), want.plain[max(b.begin, c.Plain-historySize):c.Plain]) {
+		t.Fatalf("window of %d at %d differs", len(c.Window()), c.Plain)
+	}
+	if !bytes.Equal(c.Sparse(), want.sparse(b)) {
+		t.Fatalf("sparse window at %d differs", c.Plain)
+	}
+}
