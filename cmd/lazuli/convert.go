@@ -27,6 +27,7 @@ type convertFlags struct {
 	chunkSize          sizeFlag
 	digest             string
 	prefetch           string
+	options            map[string]string
 	fsVersion          int
 	record             string
 	dryRun, check      bool
@@ -51,7 +52,7 @@ Layers that the target has already are neither downloaded nor pushed again.`,
 		Args: exactArgs(2),
 	}
 	f := cmd.Flags()
-	f.StringSliceVarP(&c.formats, "format", "f", []string{nydus.Name}, "format of the result: nydus")
+	f.StringSliceVarP(&c.formats, "format", "f", []string{nydus.Name}, "format of the result: nydus; or nydus-ref, an index beside the layers as they are")
 	f.StringVar(&c.attach, "attach", "tag", "tag: an image of its own; index: the source's manifests first, ours last; referrer: a manifest whose subject is the source")
 	f.StringSliceVar(&c.platforms, "platform", nil, "`OS/ARCH[/VARIANT]`,... to convert (all)")
 	f.StringVar(&c.compression, "compression", "zstd", "none, lz4 or zstd")
@@ -60,6 +61,7 @@ Layers that the target has already are neither downloaded nor pushed again.`,
 	f.Var(&c.chunkSize, "chunk-size", "`SIZE` of chunks, a power of two from 4KiB to 16MiB")
 	f.StringVar(&c.digest, "digest", "blake3", "digest of chunks: blake3 or sha256")
 	f.StringVar(&c.prefetch, "prefetch", "", "`FILE` with one path a line that runtimes read in advance; - is standard input")
+	f.StringToStringVar(&c.options, "option", nil, "`KEY=VALUE` of what is rarer: spacing=SIZE, what nydus-ref inflates at once")
 	f.IntVar(&c.fsVersion, "fs-version", 6, "version of Nydus' RAFS: 6")
 	f.StringVar(&c.record, "record", "", "what was converted before: `sqlite:FILE` or none (a file in the user's state directory)")
 	f.BoolVar(&c.dryRun, "dry-run", false, "resolve, check the right to push, say what would be done")
@@ -73,8 +75,8 @@ Layers that the target has already are neither downloaded nor pushed again.`,
 
 // writer makes the format's writer of the flags.
 func (c *convertFlags) writer(a *app, jobs int) (formats.Writer, error) {
-	if len(c.formats) != 1 || c.formats[0] != nydus.Name {
-		return nil, usagef("--format %s: nydus is possible", strings.Join(c.formats, ","))
+	if len(c.formats) != 1 || c.formats[0] != nydus.Name && c.formats[0] != nydus.NameRef {
+		return nil, usagef("--format %s: one of nydus and nydus-ref is possible", strings.Join(c.formats, ","))
 	}
 	if c.fsVersion != 6 {
 		return nil, usagef("--fs-version %d: 6 is possible", c.fsVersion)
@@ -83,6 +85,9 @@ func (c *convertFlags) writer(a *app, jobs int) (formats.Writer, error) {
 	if err != nil {
 		return nil, err
 	}
+	if c.formats[0] == nydus.NameRef {
+		return c.refWriter(paths, jobs)
+	}
 	w, err := nydus.NewWriter(nydus.Options{
 		Compression: c.compression, Level: c.level, ChunkSize: int(c.chunkSize), Digest: c.digest, PrefetchPaths: paths, CPU: formats.NewCPU(jobs),
 	})
@@ -90,6 +95,32 @@ func (c *convertFlags) writer(a *app, jobs int) (formats.Writer, error) {
 		return nil, &usageError{err}
 	}
 	return w, nil
+}
+
+// refWriter makes the writer of nydus-ref, which has fewer choices.
+func (c *convertFlags) refWriter(paths []string, jobs int) (formats.Writer, error) {
+	spacing, err := c.sizeOption("spacing")
+	if err != nil {
+		return nil, err
+	}
+	w, err := nydus.NewRefWriter(nydus.RefOptions{ChunkSize: int(c.chunkSize), Spacing: spacing, PrefetchPaths: paths, CPU: formats.NewCPU(jobs)})
+	if err != nil {
+		return nil, &usageError{err}
+	}
+	return w, nil
+}
+
+// sizeOption returns the value of --option KEY=SIZE, or 0.
+func (c *convertFlags) sizeOption(key string) (int, error) {
+	text, ok := c.options[key]
+	if !ok {
+		return 0, nil
+	}
+	var size sizeFlag
+	if err := size.Set(text); err != nil {
+		return 0, usagef("--option %s=%s: %v", key, text, err)
+	}
+	return int(size), nil
 }
 
 func (a *app) convert(ctx context.Context, c *convertFlags, source, target string, srcFlags, destFlags *storeFlags) (err error) {

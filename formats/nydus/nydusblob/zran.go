@@ -8,8 +8,8 @@ import (
 	"github.com/lazuli-project/lazuli/flate"
 )
 
-// maxContext bounds the plain size of a context, as the reference reader does.
-const maxContext = 16 << 20
+// MaxContext bounds the plain and the stored size of a context, as the reference reader does for the plain one.
+const MaxContext = 16 << 20
 
 // contextSlack is how many stored bytes behind a context are read with it.
 const contextSlack = 16
@@ -31,8 +31,8 @@ type Context struct {
 //	28 u32 plain size | 32 u32 size of the window | 36 u8 byte before the stored offset
 //	37 u8 how many of its high bits have not been used | 38 zeros
 
-// AppendChunk adds a chunk to a table of a layer's gzip stream.
-func (t *Table) AppendChunk(e Entry) {
+// AppendZran adds a chunk to a table of a layer's gzip stream.
+func (t *Table) AppendZran(e Entry) {
 	t.v2, t.zran = true, true
 	t.raw = e.appendV2(t.raw, flagZran)
 }
@@ -76,7 +76,7 @@ func (t *Table) checkContext(i int, end int64) error {
 	if err := blob.CheckRange(c.Stored.Off, c.Stored.Len, end); err != nil {
 		return fmt.Errorf("stored %w", err)
 	}
-	if c.Stored.Len > maxContext || c.Plain.Len > maxContext || c.Plain.Off < 0 || c.Start.Bits > 7 {
+	if c.Stored.Len > MaxContext || c.Plain.Len > MaxContext || c.Plain.Off < 0 || c.Start.Bits > 7 {
 		return fmt.Errorf("%d bytes stored as %d, %d bits: %w", c.Plain.Len, c.Stored.Len, c.Start.Bits, blob.ErrCorrupt)
 	}
 	return nil

@@ -1,0 +1,178 @@
+package nydus
+
+import (
+	"fmt"
+	"math/bits"
+
+	"github.com/klauspost/compress/zstd"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/lazuli-project/lazuli/blob"
+	"github.com/lazuli-project/lazuli/formats"
+	"github.com/lazuli-project/lazuli/formats/nydus/nydusblob"
+	"github.com/lazuli-project/lazuli/formats/nydus/rafs6"
+	"github.com/lazuli-project/lazuli/tarfs"
+	"github.com/lazuli-project/lazuli/tree"
+)
+
+// refLayerWriter makes the blob that goes beside a layer: where its chunks lie, and what is needed to inflate them. Its chunker
+// digests and deduplicates; what that stores is dropped.
+type refLayerWriter struct {
+	layerWriter
+	src   formats.LayerSource
+	index *zranIndex // nil for a layer that is not compressed
+
+	at     int64      // of the current entry's content, in the layer's tar
+	file   int64      // bytes that the entry still wants
+	chunk  int64      // bytes that the open chunk still wants
+	begun  int64      // where it began
+	places []refChunk // of all chunks, by number
+}
+
+// Entry implements [formats.LayerWriter].
+func (l *refLayerWriter) Entry(e *tarfs.Entry, node *tree.Node) error {
+	if e.Size > 0 && node != nil {
+		if len(e.Data) != 1 || e.Data[0].Blob == tree.Hole {
+			return fmt.Errorf("sparse file: %w", formats.ErrAgain) // its chunks do not lie in one piece
+		}
+		l.at, l.file = e.Data[0].Offset, e.Size
+	}
+	return l.layerWriter.Entry(e, node)
+}
+
+// Data implements [formats.LayerWriter].
+func (l *refLayerWriter) Data(p []byte) error {
+	if err := l.layerWriter.Data(p); err != nil || l.drop {
+		return err
+	}
+	for len(p) > 0 {
+		if l.chunk == 0 {
+			l.chunk, l.begun = min(int64(l.w.set.chunkSize), l.file), l.at
+			if l.index != nil {
+				l.index.begin(l.at)
+			}
+		}
+		n := min(l.chunk, int64(len(p)))
+		p = p[n:]
+		l.at, l.file, l.chunk = l.at+n, l.file-n, l.chunk-n
+		if l.chunk > 0 {
+			continue
+		}
+		place := refChunk{stored: blob.Range{Off: l.begun, Len: l.at - l.begun}}
+		if l.index != nil {
+			if place = l.index.end(l.at); l.index.tooLarge() {
+				return fmt.Errorf("DEFLATE block of more than %d bytes: %w", nydusblob.MaxContext, formats.ErrAgain)
+			}
+		}
+		l.places = append(l.places, place)
+	}
+	return nil
+}
+
+// Close implements [formats.LayerWriter].
+func (l *refLayerWriter) Close(t *tree.Tree) (formats.Layer, error) {
+	defer l.chunks.abort() // frees its context
+	if err := l.chunks.finish(); err != nil {
+		return formats.Layer{}, err
+	}
+	if err := l.w.set.cpu.Acquire(l.ctx); err != nil {
+		return formats.Layer{}, err
+	}
+	data, err := l.writeIndex(t)
+	l.w.set.cpu.Release()
+	if err != nil {
+		return formats.Layer{}, err
+	}
+	dgst, size, err := l.obj.Commit(l.ctx)
+	if err != nil {
+		return formats.Layer{}, err
+	}
+	desc := ocispec.Descriptor{Digest: dgst, Size: size}
+	data.info.Features &^= nydusblob.FeatureInlinedMeta
+	if err := data.setMeta(desc); err != nil {
+		return formats.Layer{}, err
+	}
+	c := l.chunks
+	l.stats.Stored, l.stats.CPU, l.stats.Referred = size, c.cpu, true
+	l.stats.Chunks, l.stats.Deduped, l.stats.DedupedSize = int64(c.count), c.deduped, c.saved
+	return formats.Layer{Desc: refDesc(desc, l.src.Desc.Digest), Tree: t, Data: data, Stats: l.stats}, nil
+}
+
+// refFeatures are those of a layer that is referred to, as in a merged bootstrap.
+func refFeatures(zran bool) nydusblob.Features {
+	f := nydusblob.FeatureAligned | nydusblob.FeatureChunkInfoV2 | nydusblob.FeatureSeparate | nydusblob.FeatureTarHeader |
+		nydusblob.FeatureTOC | nydusblob.FeatureCapTarTOC
+	if zran {
+		f |= nydusblob.FeatureZran
+	}
+	return f
+}
+
+// table makes the chunk table of the chunks that are not duplicates.
+func (l *refLayerWriter) table() *nydusblob.Table {
+	c := l.chunks
+	t := nydusblob.NewTableV2()
+	for number, index := range c.refs {
+		if int(index) != t.Len() {
+			continue // a duplicate
+		}
+		place := &l.places[number]
+		e := nydusblob.Entry{Plain: c.table.Entry(int(index)).Plain, Stored: place.stored}
+		if l.index == nil {
+			t.AppendV2(e)
+			continue
+		}
+		e.Compressed, e.InGroup, e.Group, e.GroupOffset = true, true, place.context, place.offset
+		t.AppendZran(e)
+	}
+	if l.index != nil {
+		l.index.appendContexts(t)
+	}
+	return t
+}
+
+// writeIndex writes the blob: chunk table, bootstrap, table of contents. Digests of the chunks are in the bootstrap.
+func (l *refLayerWriter) writeIndex(t *tree.Tree) (*layerData, error) {
+	data := &layerData{table: l.table(), digests: nydusblob.Digests{Sums: l.chunks.known.sums}}
+	l.setExtents(data)
+	l.places, l.index = nil, nil
+	t.CountLinks()
+	set := &l.w.set
+	spec := &rafs6.Spec{Tree: t, ChunkSize: uint32(set.chunkSize), Compressor: set.compressor, Digester: set.digester,
+		AllChunks: true, Compact: true, Prefetch: []string{"/"}}
+	if data.table.Len() > 0 {
+		if err := l.writeTable(data); err != nil {
+			return nil, err
+		}
+		spec.Blobs = []rafs6.Blob{{Info: data.info, Table: data.table, Digests: data.digests}}
+	}
+	boot, err := rafs6.NewPlan(spec)
+	if err != nil {
+		return nil, fmt.Errorf("bootstrap: %w", err)
+	}
+	if err := l.out.compressed(nydusblob.SectionBootstrap, boot.Size(), boot); err != nil {
+		return nil, fmt.Errorf("bootstrap: %w", err)
+	}
+	data.info.TOCSize, data.info.TOCDigest, err = l.out.writeTOC()
+	return data, err
+}
+
+// writeTable writes the chunk table and makes the blob's information.
+func (l *refLayerWriter) writeTable(data *layerData) error {
+	set := &l.w.set
+	raw := data.table.Bytes()
+	info := &data.info
+	*info = nydusblob.Info{ID: l.src.Desc.Digest.Encoded(), ChunkSize: uint32(set.chunkSize), ChunkCount: uint32(data.table.Len()),
+		Compressor: set.compressor, Digester: set.digester, Features: refFeatures(data.table.Groups() > 0) | nydusblob.FeatureInlinedMeta,
+		StoredSize: uint64(l.src.Desc.Size), PlainSize: uint64(data.table.PlainSize()), CISize: uint64(len(raw))}
+	// Windows are worth a better search: they are a good part of what is added to the layers.
+	z, err := nydusblob.NewEncoder(nydusblob.CompressorZstd, zstd.SpeedBestCompression, 1, 1<<bits.Len(uint(len(raw))))
+	if err != nil {
+		return err
+	}
+	stored := z.Append(nil, raw)
+	if info.CIStoredSize = uint64(len(stored)); len(stored) < len(raw) {
+		info.CICompressor = nydusblob.CompressorZstd
+	}
+	return l.out.meta(raw, stored, info.CICompressor, data.table.AppendHeader(nil, info))
+}
