@@ -109,6 +109,7 @@ An image is named as
 		a.versionCommand(),
 	)
 	root.AddCommand(a.platformCommands()...)
+	root.AddCommand(a.dropInCommands()...)
 	return root
 }
 

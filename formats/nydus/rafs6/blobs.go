@@ -82,3 +82,33 @@ func knownTable(info *nydusblob.Info, entries []nydusblob.Entry) (*nydusblob.Tab
 	}
 	return t, nil
 }
+
+// JoinKnown returns what two bootstraps know of one blob, as their [Bootstrap.KnownBlobs] gave it.
+func JoinKnown(x, y Blob) (Blob, error) {
+	n := x.Table.Len()
+	if y.Table.Len() != n {
+		return Blob{}, corrupt("blob %.64q: %d chunks, and %d elsewhere", x.Info.ID, n, y.Table.Len())
+	}
+	entries := make([]nydusblob.Entry, n)
+	out := Blob{Info: x.Info, Digests: nydusblob.Digests{Sums: make([]byte, n*nydusblob.DigestSize), CRC32C: make([]uint32, n)}}
+	for i := range entries {
+		from := &x
+		if x.Digests.Sum(i) == nil {
+			from = &y
+		}
+		sum := from.Digests.Sum(i)
+		if sum == nil {
+			continue
+		}
+		entries[i] = from.Table.Entry(i)
+		copy(out.Digests.Sums[i*nydusblob.DigestSize:], sum)
+		if from.Digests.CRC32C != nil {
+			out.Digests.CRC32C[i] = from.Digests.CRC32C[i]
+		}
+	}
+	var err error
+	if out.Table, err = knownTable(&out.Info, entries); err != nil {
+		return Blob{}, fmt.Errorf("blob %.64q: %w", x.Info.ID, err)
+	}
+	return out, nil
+}
