@@ -71,7 +71,7 @@ func (g *gzipReader) wrap(err error) error {
 // errReserved is what RFC 1952, 2.3.1.2, demands.
 var errReserved = corrupt("reserved flags in the gzip header")
 
-// begin reads a member's header, or finds that there is none: zeros may be behind the last member, as gzip(1)
+// begin begins a member, or finds that there is none: zeros may be behind the last member, as gzip(1)
 // accepts them, but nothing else. It returns io.EOF at the end.
 func (g *gzipReader) begin() error {
 	in := g.d.in
@@ -84,32 +84,40 @@ func (g *gzipReader) begin() error {
 			return g.padding()
 		}
 	}
-	crc := uint32(0)
-	var head [10]byte
-	if err := g.bytes(head[:], &crc); err != nil {
+	if err := g.header(); err != nil {
 		return g.wrap(err)
 	}
-	if head[0] != 0x1f || head[1] != 0x8b {
-		if g.member > 0 {
-			return g.wrap(corrupt("bytes behind the last member that are neither a member nor zeros"))
-		}
-		return g.wrap(corrupt("no gzip header"))
-	}
-	flags := head[3]
-	if head[2] != 8 {
-		return g.wrap(corrupt("unknown method in the gzip header"))
-	}
-	if flags&gzipReserved != 0 {
-		return g.wrap(errReserved)
-	}
-	if err := g.optional(flags, &crc); err != nil {
-		return g.wrap(err)
-	}
-	g.d.reset()
 	g.inside, g.crc, g.size = true, 0, 0
 	if g.d.trace != nil {
 		g.d.trace.beginMember(g.member)
 	}
+	return nil
+}
+
+// header reads a member's header.
+func (g *gzipReader) header() error {
+	crc := uint32(0)
+	var head [10]byte
+	if err := g.bytes(head[:], &crc); err != nil {
+		return err
+	}
+	if head[0] != 0x1f || head[1] != 0x8b {
+		if g.member > 0 {
+			return corrupt("bytes behind the last member that are neither a member nor zeros")
+		}
+		return corrupt("no gzip header")
+	}
+	flags := head[3]
+	if head[2] != 8 {
+		return corrupt("unknown method in the gzip header")
+	}
+	if flags&gzipReserved != 0 {
+		return errReserved
+	}
+	if err := g.optional(flags, &crc); err != nil {
+		return err
+	}
+	g.d.reset()
 	return nil
 }
 

@@ -47,6 +47,8 @@ type inflater struct {
 	pos int               // where the next byte goes
 	low int               // first byte of the stream in win: matches may not reach below
 
+	stop  int     // decoding stops when pos is here, at most windowEnd
+	exact bool    // stop, too, before input that is not there matters
 	trace *tracer // nil: nothing is noted
 
 	fixed bool // lit and dist hold the fixed codes
@@ -71,6 +73,16 @@ func corrupt(reason string) error { return fmt.Errorf("%w: %s", blob.ErrCorrupt,
 // next decodes the next piece of the stream, which is valid until the next call. It is empty at the stream's end
 // only, and then the input stands at the byte behind the stream.
 func (d *inflater) next() ([]byte, error) {
+	p, err := d.decode(windowEnd)
+	if err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+// decode decodes n bytes or some more, or as many as there is room for, or up to the stream's end. An error comes with the bytes
+// before it.
+func (d *inflater) decode(n int) ([]byte, error) {
 	if d.pos > historySize {
 		// A stream that ends in a piece leaves room for the next one; small members share the window.
 		if d.pos > windowEnd/2 {
@@ -84,7 +96,8 @@ func (d *inflater) next() ([]byte, error) {
 		}
 	}
 	from := d.pos
-	for d.pos < windowEnd && d.state != stateEnd {
+	d.stop = min(windowEnd, d.pos+n)
+	for d.pos < d.stop && d.state != stateEnd {
 		if d.trace != nil && d.pos > from && d.trace.full() {
 			break
 		}
@@ -206,14 +219,14 @@ func (d *inflater) storedHeader() error {
 // stored copies from a stored block until it ends or the window is full.
 func (d *inflater) stored() error {
 	for d.left > 0 {
-		if d.pos >= windowEnd {
+		if d.pos >= d.stop {
 			return nil
 		}
 		d.in.fill(1)
 		if d.in.pos == d.in.end {
 			return d.cut()
 		}
-		n := copy(d.win[d.pos:windowEnd], d.in.buf[d.in.pos:min(d.in.end, d.in.pos+d.left)])
+		n := copy(d.win[d.pos:d.stop], d.in.buf[d.in.pos:min(d.in.end, d.in.pos+d.left)])
 		d.in.pos += n
 		d.pos += n
 		d.left -= n
@@ -330,20 +343,17 @@ var (
 
 // codes decodes symbols until the block ends, the window is full, or the input ends.
 func (d *inflater) codes() error {
-	for d.pos < windowEnd {
+	for d.pos < d.stop {
 		d.in.fill(lookahead)
 		limit := d.in.end - lookahead
 		if d.in.end-d.in.pos < lookahead {
+			if d.exact {
+				return d.slowly()
+			}
 			// The input ends here. Zeros follow, of which the decoder may look at some before it stops.
 			limit = d.in.end + 8
 		}
-		var ended bool
-		var err error
-		if d.trace == nil {
-			ended, err = symbols[silent](d, limit)
-		} else {
-			ended, err = symbols[noting](d, limit)
-		}
+		ended, err := d.fast(limit)
 		if err != nil {
 			// Garbage may be the zeros behind the input's end.
 			if d.in.pos-int(d.nbits>>3) > d.in.end {
@@ -364,6 +374,47 @@ func (d *inflater) codes() error {
 		if ended {
 			d.blockEnd()
 			return nil
+		}
+	}
+	return nil
+}
+
+func (d *inflater) fast(limit int) (ended bool, err error) {
+	switch {
+	case d.exact:
+		return symbols[exact](d, limit)
+	case d.trace != nil:
+		return symbols[noting](d, limit)
+	}
+	return symbols[silent](d, limit)
+}
+
+// slowly is codes for where the input or what is wanted of it ends: it takes nothing that is not there.
+func (d *inflater) slowly() error {
+	for d.pos < d.stop {
+		s := d.look()
+		if s.taken > d.nbits {
+			return d.cut()
+		}
+		if s.kind == flagSpecial {
+			return errBadSymbol
+		}
+		d.take(s.taken)
+		if s.kind == flagEnd {
+			d.blockEnd()
+			return nil
+		}
+		if s.kind == flagLiteral {
+			d.win[d.pos] = s.literal
+			d.pos++
+			continue
+		}
+		if d.pos-s.distance < d.low {
+			return errBadDistance
+		}
+		for range s.length {
+			d.win[d.pos] = d.win[d.pos-s.distance]
+			d.pos++
 		}
 	}
 	return nil
@@ -414,13 +465,14 @@ func (d *inflater) look() symbol {
 
 var le = binary.LittleEndian
 
-// recording says whether symbols records matches. The length of its types is known when the compiler makes each variant of
-// symbols, so that the one that records nothing has no trace of it.
-type recording interface{ silent | noting }
+// variant says what symbols does beside decoding. The length of its types is known when the compiler makes each variant of
+// the function, so that the others have nothing of it.
+type variant interface{ silent | noting | exact }
 
 type (
 	silent [0]struct{}
-	noting [1]struct{}
+	noting [1]struct{} // records matches
+	exact  [2]struct{} // heeds stop
 )
 
 // symbols is the loop that nearly all the time is spent in. It goes on while input bytes before limit and room in the
@@ -428,14 +480,18 @@ type (
 //
 // Indices are masked, which costs less than testing them: the arrays are larger than the masks by what is looked at
 // from one index on, so that the compiler needs no tests of its own. No mask ever changes an index.
-func symbols[R recording](d *inflater, limit int) (ended bool, err error) {
-	var variant R
+func symbols[V variant](d *inflater, limit int) (ended bool, err error) {
+	var v V
+	stop := windowEnd
+	if len(v) == 2 {
+		stop = d.stop
+	}
 	var (
 		records *[maxRecords]record
 		noted   int
 		base    uint64
 	)
-	if len(variant) == 1 {
+	if len(v) == 1 {
 		records, noted, base = d.trace.records, d.trace.noted, d.trace.recordBase()
 	}
 	in, out := d.in.buf, d.win
@@ -446,7 +502,7 @@ func symbols[R recording](d *inflater, limit int) (ended bool, err error) {
 	ip += int(7 - nbits>>3&7)
 	nbits |= 56
 	e := d.lit[bits&(1<<litBits-1)]
-	for ip <= limit && op < windowEnd {
+	for ip <= limit && op < stop {
 		// The buffer has been refilled, and e is the entry of its first bits, which have not been taken.
 		if e&flagLiteral != 0 {
 			bits >>= e & takeMask
@@ -530,7 +586,7 @@ func symbols[R recording](d *inflater, limit int) (ended bool, err error) {
 			err = errBadDistance
 			break
 		}
-		if len(variant) == 1 {
+		if len(v) == 1 {
 			records[noted%maxRecords] = record(base + uint64(op) + uint64(length)<<lengthShift + uint64(distance)<<distanceShift + uint64(ip<<3-int(nbits))<<bitShift)
 			noted++
 		}
@@ -563,7 +619,7 @@ func symbols[R recording](d *inflater, limit int) (ended bool, err error) {
 			}
 		}
 	}
-	if len(variant) == 1 {
+	if len(v) == 1 {
 		d.trace.noted = noted
 	}
 	nbits &= 63

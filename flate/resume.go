@@ -1,8 +1,6 @@
 package flate
 
 import (
-	"bytes"
-	"errors"
 	"fmt"
 	"io"
 	"sync"
@@ -10,78 +8,95 @@ import (
 	"github.com/lazuli-project/lazuli/blob"
 )
 
-// Start is what decoding from a place inside of a gzip stream needs to know of what lies before it: a block of DEFLATE
-// begins there.
+// Start is what decoding needs to go on at a [Checkpoint].
 type Start struct {
-	// Bits high bits of Byte, the stored byte before the place, have not been used yet; 0 to 7.
+	// Bits high bits of Byte, the stored byte before the first one given, come first: 0 to 7.
 	Bits, Byte uint8
-	// Window are the plain bytes before the place, at most 32 KiB; fewer, or zeros, where nothing refers to them.
+	// Window has the plain bytes before the checkpoint. Of more than 32 KiB, the last are used.
 	Window []byte
 }
 
-// Resumer decodes parts of gzip streams. It may be used concurrently, and keeps the memory of its decoders, some 0.6 MB
-// for each part that is decoded at the same time.
-type Resumer struct{ pool sync.Pool }
-
-// NewResumer returns a resumer.
-func NewResumer() *Resumer { return &Resumer{} }
-
-// resumed is a decoder that is used again.
-type resumed struct {
-	src bytes.Reader
-	in  input
-	d   *inflater
+// Resumer decodes parts of gzip streams from checkpoints on. It is for concurrent use, and keeps its decoders, of
+// 0.6 MB each, as long as the garbage collector lets it.
+type Resumer struct {
+	decoders sync.Pool // of *resumed
 }
 
-// Decode decodes the bytes from a place on into plain, all of which it sets. stored begins at that place; it may have more than is
-// needed. Where a member of the stream ends, decoding goes on in the next one. Damage, and too few bytes, give an error that
-// wraps [blob.ErrCorrupt].
+// NewResumer returns a Resumer.
+func NewResumer() *Resumer { return &Resumer{} }
+
+// resumed is a decoder for a part of a stream.
+type resumed struct {
+	src  part
+	gzip *gzipReader
+}
+
+// Decode decodes exactly len(plain) bytes from stored, which begins at a checkpoint that is not final. Where a gzip member
+// ends, its trailer is passed over, since its checksum is of bytes that are not seen, and what follows must be a
+// member's header. What stored has behind the bytes that are needed does not matter. Damage, and too few stored
+// bytes, are errors that wrap [blob.ErrCorrupt]; then plain has what could be decoded. Nothing is allocated but decoders.
 func (r *Resumer) Decode(plain, stored []byte, from Start) error {
-	if from.Bits > 7 || len(from.Window) > historySize {
-		return fmt.Errorf("resume with %d bits and a window of %d bytes: %w", from.Bits, len(from.Window), blob.ErrCorrupt)
+	if from.Bits > 7 {
+		return fmt.Errorf("resume with %d bits of a byte: %w", from.Bits, blob.ErrCorrupt)
 	}
-	d, _ := r.pool.Get().(*resumed)
-	if d == nil {
-		d = &resumed{in: input{buf: new([inputMask + 1 + 8]byte)}}
-		d.d = newInflater(&d.in)
+	d, ok := r.decoders.Get().(*resumed)
+	if !ok {
+		d = &resumed{}
+		d.gzip = newGzipReader(newInput(&d.src))
+		d.gzip.d.exact = true
 	}
-	defer r.pool.Put(d)
-	d.src.Reset(stored)
-	d.in.src, d.in.pos, d.in.end, d.in.off, d.in.err = &d.src, 0, 0, 0, nil
-	d.d.begin(from)
-	g := gzipReader{d: d.d, resumed: true, inside: true}
-	for n := 0; n < len(plain); {
-		if !g.inside {
-			if err := g.begin(); err != nil {
-				return resumeError(n, len(plain), err)
-			}
-		}
-		// It decodes more than is asked for, and may come to the end of what is stored.
-		p, err := d.d.next()
-		if n += copy(plain[n:], p); n == len(plain) {
-			return nil
-		}
-		if err == nil && d.d.state == stateEnd {
-			err = g.trailer()
-		}
-		if err != nil {
-			return resumeError(n, len(plain), err)
-		}
+	defer r.decoders.Put(d)
+	d.src = stored
+	n, err := d.decode(plain, from)
+	d.src = nil // the pool holds nothing of the caller's
+	if err != nil {
+		return fmt.Errorf("resume: after %d of %d bytes: %w", n, len(plain), err)
 	}
 	return nil
 }
 
-func resumeError(n, of int, err error) error {
-	if errors.Is(err, io.EOF) {
-		err = errCut
+func (r *resumed) decode(plain []byte, from Start) (n int, err error) {
+	d := r.gzip.d
+	d.resume(from)
+	for n < len(plain) {
+		if d.state == stateEnd {
+			var trailer [8]byte
+			unused := uint32(0)
+			if err := r.gzip.bytes(trailer[:], &unused); err != nil {
+				return n, err
+			}
+			if err := r.gzip.header(); err != nil {
+				return n, err
+			}
+		}
+		p, err := d.decode(len(plain) - n)
+		n += copy(plain[n:], p)
+		if err != nil && n < len(plain) {
+			return n, err
+		}
 	}
-	return fmt.Errorf("%d of %d bytes decoded: %w", n, of, err)
+	return n, nil
 }
 
-// begin begins in the middle of a stream.
-func (d *inflater) begin(from Start) {
-	d.pos = copy(d.win[:], from.Window)
+// resume begins at a checkpoint, with the source's first byte.
+func (d *inflater) resume(from Start) {
+	d.in.pos, d.in.end, d.in.off, d.in.err = 0, 0, 0, nil
+	d.pos = copy(d.win[:], from.Window[max(0, len(from.Window)-historySize):])
 	d.reset()
 	d.low = 0
 	d.bits, d.nbits = uint64(from.Byte)>>(8-from.Bits), uint(from.Bits)
+}
+
+// part reads from memory, in steps that are small enough not to copy much more than what is decoded.
+type part []byte
+
+const partStep = 16 << 10
+
+func (p *part) Read(to []byte) (int, error) {
+	if len(*p) == 0 {
+		return 0, io.EOF
+	}
+	n := copy(to, (*p)[:min(len(*p), partStep)])
+	*p = (*p)[n:]
+	return n, nil
 }
