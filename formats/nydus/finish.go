@@ -17,6 +17,7 @@ import (
 
 	"github.com/lazuli-project/lazuli/blob"
 	"github.com/lazuli-project/lazuli/formats"
+	"github.com/lazuli-project/lazuli/formats/nydus/nydusblob"
 	"github.com/lazuli-project/lazuli/formats/nydus/rafs6"
 )
 
@@ -120,6 +121,9 @@ func packBootstrap(boot *rafs6.Plan, blobs []*layerData) ([]byte, digest.Digest,
 		return nil, "", err
 	}
 	for _, b := range blobs {
+		if b.info.Features&nydusblob.FeatureSeparate != 0 {
+			continue // it lies at the beginning of a small object, and not behind the data
+		}
 		table := b.table.File(&b.info)
 		h := tar.Header{Typeflag: tar.TypeReg, Name: bootstrapDir + "/" + b.info.ID + metaSuffix, Mode: 0o444, Size: int64(len(table))}
 		if err := add(h, bytes.NewReader(table)); err != nil {

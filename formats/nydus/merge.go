@@ -68,6 +68,8 @@ func (w *Writer) merge(layers []formats.Layer) (*rafs6.Plan, []*layerData, error
 		renumber[i] = uint32(len(kept))
 		kept = append(kept, b)
 		spec.Blobs = append(spec.Blobs, rafs6.Blob{Info: b.info, Table: b.table, Digests: b.digests})
+		// What is inflated together is verified together, and such a blob has the digests nowhere else.
+		spec.AllChunks = spec.AllChunks || b.info.Features&nydusblob.FeatureSeparate != 0
 	}
 	if len(kept) < len(blobs) {
 		merged.MapBlobs(func(i uint32) uint32 { return renumber[i] })

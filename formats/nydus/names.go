@@ -8,10 +8,13 @@ const (
 
 // Media types and annotations, as the reference tools have them.
 const (
-	MediaTypeBlob          = "application/vnd.oci.image.layer.nydus.blob.v1"
-	AnnotationBlob         = "containerd.io/snapshot/nydus-blob"
-	AnnotationBootstrap    = "containerd.io/snapshot/nydus-bootstrap"
-	AnnotationRef          = "containerd.io/snapshot/nydus-ref" // on a layer: digest of the original layer
+	MediaTypeBlob       = "application/vnd.oci.image.layer.nydus.blob.v1"
+	AnnotationBlob      = "containerd.io/snapshot/nydus-blob"
+	AnnotationBootstrap = "containerd.io/snapshot/nydus-bootstrap"
+	AnnotationRef       = "containerd.io/snapshot/nydus-ref" // on a layer: digest of the original layer
+	// AnnotationTable, on a layer, is the digest of its chunk table as stored, with the header, so that this part of the layer can be
+	// fetched and verified alone. No other tool writes it.
+	AnnotationTable        = "io.lazuli.nydus.blob-meta.digest"
 	AnnotationFSVersion    = "containerd.io/snapshot/nydus-fs-version"
 	AnnotationSourceDigest = "containerd.io/snapshot/nydus-source-digest"
 	AnnotationSourceRef    = "containerd.io/snapshot/nydus-source-reference"

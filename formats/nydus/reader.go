@@ -79,6 +79,9 @@ func inManifest(info *nydusblob.Info, m *formats.Manifest, s formats.Sources) (l
 			return located{}, err
 		}
 		l.meta = func(ctx context.Context) (blob.Source, error) { return fetchWhole(ctx, meta, s) }
+		if sum := digest.Digest(meta.Annotations[AnnotationTable]); sum.Validate() == nil {
+			l.table = func(ctx context.Context) ([]byte, error) { return fetchTable(ctx, meta, info, sum, s) }
+		}
 	}
 	for _, layer := range m.Manifest.Layers {
 		if layer.Digest == d.Digest {
@@ -98,6 +101,22 @@ func metaLayer(info *nydusblob.Info, original digest.Digest, m *formats.Manifest
 		}
 	}
 	return ocispec.Descriptor{}, fmt.Errorf("no layer with the chunk table of %s: %w", original, blob.ErrCorrupt)
+}
+
+// fetchTable fetches the chunk table alone, whose digest is known.
+func fetchTable(ctx context.Context, meta ocispec.Descriptor, info *nydusblob.Info, sum digest.Digest, s formats.Sources) ([]byte, error) {
+	src, err := s.Open(ctx, meta)
+	if err != nil {
+		return nil, err
+	}
+	p, err := readStoredTable(ctx, src, info)
+	if err != nil {
+		return nil, err
+	}
+	if got := sum.Algorithm().FromBytes(p); got != sum {
+		return nil, fmt.Errorf("chunk table in %s has digest %s instead of %s: %w", meta.Digest, got, sum, blob.ErrDigest)
+	}
+	return p, nil
 }
 
 // fetchWhole fetches an object into memory and verifies it.
@@ -202,6 +221,8 @@ type located struct {
 	open func(context.Context) (blob.Source, error)
 	// meta gives the object with the chunk table where that is another one; else nil.
 	meta func(context.Context) (blob.Source, error)
+	// table gives the stored form of the chunk table, verified; nil where that cannot be had alone.
+	table func(context.Context) ([]byte, error)
 }
 
 // locator finds a blob. It may put the right id into info.
@@ -269,6 +290,12 @@ func openBlob(ctx context.Context, b *rafs6.Bootstrap, number int, metas map[str
 		file = f
 	}
 	table, err := nydusblob.DecodeTableFile(info, file)
+	if err != nil && l.table != nil {
+		var stored []byte
+		if stored, err = l.table(ctx); err == nil {
+			table, err = nydusblob.DecodeTable(decoder, info, stored)
+		}
+	}
 	if err != nil {
 		// A missing or damaged copy: the blob has the original.
 		s, err := opened()
@@ -303,8 +330,17 @@ func openBlob(ctx context.Context, b *rafs6.Bootstrap, number int, metas map[str
 	return formats.Blob{Desc: l.desc, Layout: layout, Open: open, PlainSize: layout.Size()}, nil
 }
 
-// readTable reads the chunk table from a blob, in one piece with its header.
+// readTable reads the chunk table from a blob.
 func readTable(ctx context.Context, src blob.Source, info *nydusblob.Info, d *nydusblob.Decoder) (*nydusblob.Table, error) {
+	p, err := readStoredTable(ctx, src, info)
+	if err != nil {
+		return nil, err
+	}
+	return nydusblob.DecodeTable(d, info, p)
+}
+
+// readStoredTable reads the stored form of the chunk table in one piece with its header.
+func readStoredTable(ctx context.Context, src blob.Source, info *nydusblob.Info) ([]byte, error) {
 	n := int64(info.CIStoredSize + nydusblob.HeaderSize)
 	if err := blob.CheckRange(int64(info.CIOffset), n, src.Size()); err != nil {
 		return nil, fmt.Errorf("chunk table: %w", err)
@@ -313,7 +349,7 @@ func readTable(ctx context.Context, src blob.Source, info *nydusblob.Info, d *ny
 	if err := src.ReadRange(ctx, p, int64(info.CIOffset), blob.Demand); err != nil {
 		return nil, fmt.Errorf("read the chunk table: %w", err)
 	}
-	return nydusblob.DecodeTable(d, info, p)
+	return p, nil
 }
 
 // readDigests reads the digests of all n chunks from a blob.

@@ -3,8 +3,10 @@ package nydus
 import (
 	"fmt"
 	"math/bits"
+	"slices"
 
 	"github.com/klauspost/compress/zstd"
+	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/lazuli-project/lazuli/blob"
@@ -20,7 +22,8 @@ import (
 type refLayerWriter struct {
 	layerWriter
 	src   formats.LayerSource
-	index *zranIndex // nil for a layer that is not compressed
+	index *zranIndex    // nil for a layer that is not compressed
+	sum   digest.Digest // of the stored chunk table with its header
 
 	at     int64      // of the current entry's content, in the layer's tar
 	file   int64      // bytes that the entry still wants
@@ -95,7 +98,7 @@ func (l *refLayerWriter) Close(t *tree.Tree) (formats.Layer, error) {
 	c := l.chunks
 	l.stats.Stored, l.stats.CPU, l.stats.Referred = size, c.cpu, true
 	l.stats.Chunks, l.stats.Deduped, l.stats.DedupedSize = int64(c.count), c.deduped, c.saved
-	return formats.Layer{Desc: refDesc(desc, l.src.Desc.Digest), Tree: t, Data: data, Stats: l.stats}, nil
+	return formats.Layer{Desc: refDesc(desc, l.src.Desc.Digest, l.sum), Tree: t, Data: data, Stats: l.stats}, nil
 }
 
 // refFeatures are those of a layer that is referred to, as in a merged bootstrap.
@@ -166,7 +169,7 @@ func (l *refLayerWriter) writeTable(data *layerData) error {
 		Compressor: set.compressor, Digester: set.digester, Features: refFeatures(data.table.Groups() > 0) | nydusblob.FeatureInlinedMeta,
 		StoredSize: uint64(l.src.Desc.Size), PlainSize: uint64(data.table.PlainSize()), CISize: uint64(len(raw))}
 	// Windows are worth a better search: they are a good part of what is added to the layers.
-	z, err := nydusblob.NewEncoder(nydusblob.CompressorZstd, zstd.SpeedBestCompression, 1, 1<<bits.Len(uint(len(raw))))
+	z, err := nydusblob.NewEncoder(nydusblob.CompressorZstd, zstd.SpeedBetterCompression, 1, 1<<bits.Len(uint(len(raw))))
 	if err != nil {
 		return err
 	}
@@ -174,5 +177,7 @@ func (l *refLayerWriter) writeTable(data *layerData) error {
 	if info.CIStoredSize = uint64(len(stored)); len(stored) < len(raw) {
 		info.CICompressor = nydusblob.CompressorZstd
 	}
-	return l.out.meta(raw, stored, info.CICompressor, data.table.AppendHeader(nil, info))
+	header := data.table.AppendHeader(nil, info)
+	l.sum = digest.FromBytes(slices.Concat(stored, header))
+	return l.out.meta(raw, stored, info.CICompressor, header)
 }

@@ -131,7 +131,11 @@ func (w *RefWriter) Reopen(ctx context.Context, desc ocispec.Descriptor, src blo
 		return fail(err)
 	}
 	data := &layerData{info: b.Blobs[0]}
-	if data.table, err = readTable(ctx, src, &data.info, decoder); err != nil {
+	stored, err := readStoredTable(ctx, src, &data.info)
+	if err != nil {
+		return fail(err)
+	}
+	if data.table, err = nydusblob.DecodeTable(decoder, &data.info, stored); err != nil {
 		return fail(err)
 	}
 	if err := b.Check(0, data.table); err != nil {
@@ -148,7 +152,7 @@ func (w *RefWriter) Reopen(ctx context.Context, desc ocispec.Descriptor, src blo
 	if err := data.setMeta(desc); err != nil {
 		return fail(err)
 	}
-	return formats.Layer{Desc: refDesc(desc, original), Tree: b.Tree, Data: data,
+	return formats.Layer{Desc: refDesc(desc, original, digest.FromBytes(stored)), Tree: b.Tree, Data: data,
 		Stats: formats.LayerStats{Stored: src.Size(), Chunks: int64(data.table.Len()), Referred: true}}, nil
 }
 
@@ -164,9 +168,13 @@ func (d *layerData) setMeta(desc ocispec.Descriptor) error {
 	return nil
 }
 
-// refDesc returns the descriptor of a layer's blob as it stands in the manifest. original is the layer that it refers to.
-func refDesc(d ocispec.Descriptor, original digest.Digest) ocispec.Descriptor {
+// refDesc returns the descriptor of a layer's blob as it stands in the manifest. original is the layer that it refers to, and
+// table the digest of its stored chunk table; a layer without chunks has none.
+func refDesc(d ocispec.Descriptor, original, table digest.Digest) ocispec.Descriptor {
 	d = layerDesc(d)
 	d.Annotations[AnnotationRef] = original.String()
+	if table != "" {
+		d.Annotations[AnnotationTable] = table.String()
+	}
 	return d
 }

@@ -347,7 +347,8 @@ func (e *encoder) chunk(number, index uint32) {
 	le := binary.LittleEndian
 	le.PutUint32(dst[32:], number)
 	le.PutUint32(dst[36:], flags)
-	if !c.InGroup || x.Info.Features&nydusblob.FeatureZran != 0 {
+	// Of chunks in an inflate context the place is of no use; in compact tables it is left out, as everybody does with batches.
+	if !c.InGroup || x.Info.Features&nydusblob.FeatureZran != 0 && !e.spec.Compact {
 		le.PutUint32(dst[40:], uint32(c.Stored.Len))
 		le.PutUint64(dst[48:], uint64(c.Stored.Off))
 	}
