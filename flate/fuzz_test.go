@@ -143,3 +143,64 @@ func FuzzZstd(f *testing.F) {
 		}
 	})
 }
+
+// FuzzTrace reads with and without noting: both give the same bytes and errors. Of streams that the plain decoder
+// can read, matches, index and checkpoints are compared with its.
+func FuzzTrace(f *testing.F) {
+	for _, n := range []int{0, 30, 3000} {
+		for _, level := range []int{0, 1, 9} {
+			one := gzipped(f, generated(n), level)
+			f.Add(one)
+			f.Add(append(bytes.Clone(one), one...))
+		}
+	}
+	f.Add(gzipped(f, bytes.Repeat([]byte("a"), 300_000), 9))
+	f.Fuzz(func(t *testing.T, p []byte) {
+		want, wantErr := decode(p)
+		r, err := NewTracingReader(bytes.NewReader(p), TraceMatches|TraceIndex)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := io.ReadAll(r)
+		// A stream with very many blocks is handed out in smaller pieces, so that there may be more before an error.
+		if err == nil && !bytes.Equal(got, want) || !bytes.HasPrefix(got, want) || errors.Is(err, blob.ErrCorrupt) != errors.Is(wantErr, blob.ErrCorrupt) {
+			t.Fatalf("%d bytes and %v, want %d and %v", len(got), err, len(want), wantErr)
+		}
+		if err != nil || len(p) > 20_000 {
+			return
+		}
+		if ref, err := refGunzip(p, maxFuzz/10); err == nil && r.Compression() == Gzip {
+			checkMatches(t, p, ref, 1000)
+			checkIndex(t, p, ref, 97)
+		}
+	})
+}
+
+// FuzzResume compares with the standard library's decoder, which knows windows but not bits.
+func FuzzResume(f *testing.F) {
+	plain := generated(3000)
+	f.Add(deflated(f, plain, 6), []byte{}, uint16(2000), byte(0), byte(0))
+	f.Add(deflated(f, plain, 0), plain[:500], uint16(3000), byte(0), byte(0))
+	f.Add(gzipped(f, plain, 9)[11:], plain, uint16(100), byte(3), byte(0x77))
+	f.Add(bytes.Repeat(gzipped(f, plain[:100], 9), 3)[10:], plain, uint16(250), byte(0), byte(0))
+	r := NewResumer()
+	f.Fuzz(func(t *testing.T, stored, window []byte, n uint16, left, value byte) {
+		got := make([]byte, n)
+		err := r.Decode(got, stored, Start{Bits: left, Byte: value, Window: window})
+		if err != nil && !errors.Is(err, blob.ErrCorrupt) {
+			t.Fatalf("error of no kind: %v", err)
+		}
+		if left != 0 {
+			return
+		}
+		want := make([]byte, n)
+		m, wantErr := io.ReadFull(sflate.NewReaderDict(bytes.NewReader(stored), window), want)
+		if wantErr == nil && err != nil || !bytes.Equal(got[:m], want[:m]) {
+			t.Fatalf("%v, the standard library: %d of %d bytes, %v", err, m, n, wantErr)
+		}
+		ended := errors.Is(wantErr, io.EOF) || errors.Is(wantErr, io.ErrUnexpectedEOF)
+		if err == nil && wantErr != nil && !ended {
+			t.Fatalf("no error, the standard library: %v", wantErr)
+		}
+	})
+}

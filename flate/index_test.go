@@ -3,8 +3,12 @@ package flate
 import (
 	"bytes"
 	"errors"
+	"fmt"
+	"hash/crc32"
 	"io"
+	"os"
 	"slices"
+	"strings"
 	"testing"
 )
 
@@ -132,5 +136,51 @@ func checkWindow(t *testing.T, c *Checkpoint, want *reference) {
 	}
 	if !bytes.Equal(c.Sparse(), want.sparse(b)) {
 		t.Fatalf("sparse window at %d differs", c.Plain)
+	}
+}
+
+// TestZlib compares with what zlib's inflate says, see testdata/zlib.
+func TestZlib(t *testing.T) {
+	t.Parallel()
+	data, err := os.ReadFile("testdata/zlib/mixed.gz")
+	if err != nil {
+		t.Fatal(err)
+	}
+	golden, err := os.ReadFile("testdata/zlib/mixed.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := NewTracingReader(bytes.NewReader(data), TraceIndex)
+	if err != nil {
+		t.Fatal(err)
+	}
+	total, lines := int64(0), 0
+	for line := range strings.Lines(string(golden)) {
+		var off, in, stored, plain int64
+		var left, value, final uint8
+		var size int
+		var sum uint32
+		if _, err := fmt.Sscanf(line, "%d %d %d %d %d %d %d %d %x", &off, &in, &stored, &plain, &left, &value, &final, &size, &sum); err != nil {
+			t.Fatalf("%q: %v", line, err)
+		}
+		for off > total {
+			p, err := r.Next()
+			if err != nil {
+				t.Fatal(err)
+			}
+			total += int64(len(p))
+		}
+		c := r.CheckpointAt(off)
+		if got := r.StoredAt(off); got != in {
+			t.Errorf("at %d: %d stored bytes, zlib %d", off, got, in)
+		}
+		if c.Stored != stored || c.Plain != plain || c.Bits != left || c.Byte != value || c.Final != (final == 1) ||
+			len(c.Window()) != size || crc32.ChecksumIEEE(c.Window()) != sum {
+			t.Errorf("at %d: %+v, zlib %s", off, *c, line)
+		}
+		lines++
+	}
+	if lines < 300 {
+		t.Errorf("%d lines", lines)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"math/rand/v2"
+	"os"
 	"slices"
 	"testing"
 )
@@ -20,7 +21,12 @@ func streams(tb testing.TB) map[string][]byte {
 		noise[i] = byte(rng.Uint32())
 	}
 	one, two, nothing := gzipped(tb, long[:50_000], 6), gzipped(tb, long[200_000:500_000], 1), gzipped(tb, nil, 6)
+	mixed, err := os.ReadFile("testdata/zlib/mixed.gz")
+	if err != nil {
+		tb.Fatal(err)
+	}
 	return map[string][]byte{
+		"by zlib": mixed,
 		"level 1": gzipped(tb, long, 1), "level 6": gzipped(tb, long, 6), "level 9": gzipped(tb, long, 9),
 		"literals": gzipped(tb, long, -2), "stored": gzipped(tb, long, 0), "noise": gzipped(tb, noise, 6), "runs": gzipped(tb, runs, 6),
 		"fixed codes": gzipped(tb, long[:30], 6), "nothing": nothing,
