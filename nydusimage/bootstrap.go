@@ -23,6 +23,7 @@ var ErrInconsistent = errors.New("inconsistent RAFS file systems")
 // loaded is a bootstrap from a file.
 type loaded struct {
 	*rafs6.Bootstrap
+	*rafs6.Details
 	path  string
 	raw   []byte
 	blobs []rafs6.Blob // as far as the bootstrap knows them
@@ -45,7 +46,7 @@ func load(ctx context.Context, path string) (_ *loaded, err error) {
 	if l.raw, err = nydus.ReadBootstrap(ctx, blob.ReaderAtSource{R: f, N: size}); err != nil {
 		return nil, err
 	}
-	if l.Bootstrap, err = rafs6.Parse(l.raw); err != nil {
+	if l.Bootstrap, l.Details, err = rafs6.Inspect(l.raw); err != nil {
 		return nil, err
 	}
 	if l.blobs, err = l.KnownBlobs(); err != nil {
@@ -58,6 +59,33 @@ func load(ctx context.Context, path string) (_ *loaded, err error) {
 		}
 	}
 	return l, nil
+}
+
+// chunkOf is a chunk of a file.
+type chunkOf struct {
+	nydusblob.Entry
+	blob, index uint32
+	digest      []byte
+	crc         uint32
+}
+
+// chunks lists the chunks of a file in their order.
+func (l *loaded) chunks(n *tree.Node) []chunkOf {
+	unit := int64(l.ChunkSize)
+	var list []chunkOf
+	for _, x := range n.Extents {
+		b := &l.blobs[x.Blob]
+		for at := x.Offset; at < x.Offset+x.Length; {
+			k := b.Table.Find(at)
+			c := chunkOf{Entry: b.Table.Entry(k), blob: x.Blob, index: uint32(k), digest: b.Digests.Sum(k)}
+			if b.Digests.CRC32C != nil {
+				c.crc = b.Digests.CRC32C[k]
+			}
+			list = append(list, c)
+			at += min(unit, x.Offset+x.Length-at)
+		}
+	}
+	return list
 }
 
 // idOfPath is the id of a blob that a file is named after.

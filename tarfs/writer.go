@@ -20,6 +20,9 @@ import (
 // directory before symbolic links in it. The same tree gives the same bytes. Of a node with several names the first is the
 // file, the others are hard links to it.
 //
+// In a layer's tree, the marks of this package become what they stand for: implied directories have no entries, and links into
+// lower layers are hard links again.
+//
 // content writes the content of a regular file with a size, exactly n.Size bytes of it, to w; path is the file's
 // path without a slash in front. It is called once for each node. n.Nlink must be right for files.
 func WriteTar(w io.Writer, t *tree.Tree, content func(path string, n *tree.Node, w io.Writer) error) error {
@@ -56,6 +59,14 @@ func tarOrder(t *tree.Tree) [4][]tarEntry {
 	names := make(map[*tree.Node]string) // first path of what has several
 	_ = t.Walk(func(path string, n *tree.Node) error {
 		e := tarEntry{path: path, node: n}
+		if _, implied := n.Xattr(XattrImplied); implied {
+			return nil
+		}
+		if target, ok := n.Xattr(XattrHardlink); ok {
+			e.link = string(target)
+			links = append(links, e)
+			return nil
+		}
 		if !n.IsDir() && n.Nlink != 1 {
 			if first, ok := names[n]; ok {
 				e.link = first

@@ -27,7 +27,8 @@ const (
 
 // nydusApp is what the sub-commands of nydus-image share.
 type nydusApp struct {
-	*app
+	stdin             io.Reader
+	stdout, stderr    io.Writer
 	logFile, logLevel string
 	log               io.Writer // of messages at level info; nil drops them
 	closeLog          func() error
@@ -37,7 +38,7 @@ var nydusLogLevels = []string{"trace", "debug", "info", "warn", "error"}
 
 // nydusImage is the program nydus-image.
 func (a *app) nydusImage(ctx context.Context, args []string) int {
-	n := &nydusApp{app: a, closeLog: func() error { return nil }}
+	n := &nydusApp{stdin: a.stdin, stdout: a.stdout, stderr: a.stderr, closeLog: func() error { return nil }}
 	root := n.root() //nolint:contextcheck // commands get theirs when they are executed
 	root.SetArgs(args)
 	root.SetIn(a.stdin)
@@ -86,7 +87,7 @@ func (n *nydusApp) root() *cobra.Command {
 	f := root.PersistentFlags()
 	f.StringVarP(&n.logFile, "log-file", "L", "", "Log file path")
 	oneOf(f, &n.logLevel, "log-level", "l", "info", "Log level:", nydusLogLevels)
-	root.AddCommand(n.createCommand(), n.mergeCommand())
+	root.AddCommand(n.createCommand(), n.mergeCommand(), n.checkCommand(), n.exportCommand(), n.inspectCommand(), n.statCommand(), n.unpackCommand())
 	return root
 }
 

@@ -307,7 +307,7 @@ func newTable(b *Info, plain []byte, groups int) (*Table, error) {
 	if t.Len() != int(b.ChunkCount) || t.Groups() != groups {
 		return nil, fmt.Errorf("chunk table has %d chunks and %d groups: %w", t.Len(), t.Groups(), blob.ErrCorrupt)
 	}
-	end := int64(b.dataSize())
+	end := int64(b.DataSize())
 	if t.zran {
 		for i := range groups {
 			if err := t.checkContext(i, end); err != nil {

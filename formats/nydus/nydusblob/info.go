@@ -204,8 +204,8 @@ func (b *Info) Validate() error {
 	return nil
 }
 
-// dataSize returns where the chunks end.
-func (b *Info) dataSize() uint64 {
+// DataSize returns where the chunks end.
+func (b *Info) DataSize() uint64 {
 	switch {
 	case b.Features&FeatureCapTarTOC == 0, b.Features&FeatureSeparate != 0:
 		return b.StoredSize

@@ -38,7 +38,10 @@ type chunkRef struct {
 
 // Parse decodes a bootstrap and checks all of it. Damage gives blob.ErrCorrupt, variants that cannot be read
 // blob.ErrUnsupported. Memory is a small multiple of the bootstrap. p must not change afterwards.
-func Parse(p []byte) (*Bootstrap, error) {
+func Parse(p []byte) (*Bootstrap, error) { return parse(p, nil) }
+
+// parse fills numbers with the nids of the nodes, unless it is nil.
+func parse(p []byte, numbers map[*tree.Node]uint64) (*Bootstrap, error) {
 	s, err := decodeSuperblock(p)
 	if err != nil {
 		return nil, err
@@ -56,7 +59,7 @@ func Parse(p []byte) (*Bootstrap, error) {
 		return nil, err
 	}
 	t := &treeParser{b: b, p: p, meta: uint64(s.metaBlock) * blockSize, seen: make([]uint64, len(p)/nidSize/64+1),
-		linked: make(map[uint64]*tree.Node), budget: uint64(len(p))}
+		linked: make(map[uint64]*tree.Node), budget: uint64(len(p)), numbers: numbers}
 	if s.prefetch.off != 0 && s.prefetch.size > 0 {
 		t.want(s.prefetch.of(p))
 	}
@@ -80,10 +83,12 @@ type treeParser struct {
 	meta   uint64
 	seen   []uint64              // bitmap of nids
 	linked map[uint64]*tree.Node // those with several names
-	budget uint64                // bytes of the bootstrap that inodes and their data may still take
-	queue  []directory
-	wanted map[uint64]int // nids of the prefetch table and their places in it
-	found  []*string      // their paths
+	// numbers are the nids of nodes, where they are asked for.
+	numbers map[*tree.Node]uint64
+	budget  uint64 // bytes of the bootstrap that inodes and their data may still take
+	queue   []directory
+	wanted  map[uint64]int // nids of the prefetch table and their places in it
+	found   []*string      // their paths
 }
 
 // directory waits to be read.
@@ -159,6 +164,9 @@ func (t *treeParser) node(name string, nid, parent uint64, from int) (*tree.Node
 		return nil, err
 	}
 	n := &tree.Node{Mode: uint32(in.mode), UID: in.uid, GID: in.gid, Mtime: in.mtime, MtimeNsec: in.nsec}
+	if t.numbers != nil {
+		t.numbers[n] = nid
+	}
 	if n.Xattrs, err = decodeXattrs(t.p[at+uint64(in.len):][:in.xattrLen]); err != nil {
 		return nil, err
 	}

@@ -1,0 +1,73 @@
+package nydusimage
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/lazuli-project/lazuli/blob"
+	"github.com/lazuli-project/lazuli/formats"
+	"github.com/lazuli-project/lazuli/formats/nydus"
+)
+
+// errNoBlob: no file has the blob.
+var errNoBlob = errors.New("no such blob")
+
+// BlobSource finds a blob by its id, for backends that are no directory. It may be called concurrently.
+type BlobSource func(ctx context.Context, id string) (blob.Source, error)
+
+// blobFinder gives the blobs of a bootstrap.
+type blobFinder struct {
+	file  string     // every blob is this file
+	dir   string     // or lies here under its id
+	other BlobSource // or is there
+	own   string     // a file that may hold its own bootstrap
+	files []*os.File
+}
+
+// find opens a blob.
+func (f *blobFinder) find(id string) (blob.Source, error) {
+	path := f.file
+	if path == "" {
+		if f.dir == "" {
+			return nil, fmt.Errorf("blob %.64q: %w: neither --blob nor --blob-dir nor --backend-type says where it is", id, errNoBlob)
+		}
+		if !filepath.IsLocal(id) || filepath.Base(id) != id {
+			return nil, fmt.Errorf("blob id %q: %w", id, blob.ErrCorrupt)
+		}
+		path = filepath.Join(f.dir, id)
+	}
+	file, size, err := openFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%w: %w", errNoBlob, err)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("blob: %w", err)
+	}
+	f.files = append(f.files, file)
+	return blob.ReaderAtSource{R: file, N: size}, nil
+}
+
+// open opens the image of a bootstrap.
+func (f *blobFinder) open(ctx context.Context, bootstrap string) (*formats.Image, error) {
+	file, size, err := openFile(bootstrap)
+	if err != nil {
+		return nil, fmt.Errorf("bootstrap: %w", err)
+	}
+	f.files = append(f.files, file)
+	return nydus.OpenBare(ctx, blob.ReaderAtSource{R: file, N: size}, filepath.Base(bootstrap), func(id string) (blob.Source, error) {
+		if f.other != nil {
+			return f.other(ctx, id)
+		}
+		return f.find(id)
+	})
+}
+
+func (f *blobFinder) close() {
+	for _, file := range f.files {
+		_ = file.Close() // were read only
+	}
+}
