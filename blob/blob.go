@@ -19,7 +19,8 @@ type Span struct {
 	Index int
 	// Plain is what the span decodes to. The spans of a blob cover its plain space without gaps.
 	Plain Range
-	// Stored is what has to be read for it. It may be empty (a span of zeros), and may overlap others.
+	// Stored is what has to be read for it. It may be empty (a span of zeros), and may overlap others: neither its beginning nor its
+	// end lies before those of the span before.
 	Stored Range
 }
 
@@ -41,6 +42,13 @@ type Layout interface {
 	// Verify checks decoded bytes against the digests of the span. It returns an error that wraps
 	// [ErrDigest] where they differ, and [ErrUnverified] where the format has no digest for the span.
 	Verify(plain []byte, s Span) error
+}
+
+// SpansDecoder is the optional ability of a [Layout] whose spans may begin at the same stored byte, each reaching further than the
+// one before, to decode several of them at the cost of the longest.
+type SpansDecoder interface {
+	// DecodeSpans does what Decode does for every one of spans. Their stored ranges begin where stored does, and lie in it.
+	DecodeSpans(plain [][]byte, stored []byte, spans []Span) error
 }
 
 // Chunk is the unit of storing and verifying in a blob, for those who list them.

@@ -105,6 +105,7 @@ type Reader struct {
 	active  int       // requests under way
 	trusted []bool    // spans in the cache that this process has verified
 	recent  recent
+	begun   begun
 	streaks map[int]streak // by the span behind their end; at most one for each span
 }
 
@@ -403,11 +404,11 @@ func (r *Reader) run(lead *flight) []*flight {
 	for _, f := range r.queue {
 		queued[f.span.Index] = true
 	}
-	// fits reports whether span s may stand before or behind the others in one request.
-	fits := func(a, b blob.Span) bool {
-		gap := b.Stored.Off - a.Stored.End()
-		return gap >= 0 && gap <= r.opt.Gap && total+gap+min(a.Stored.Len, b.Stored.Len) <= r.opt.MaxRequest
+	// follows reports whether b may stand behind a in one request; blobs may have spans in another order than theirs.
+	follows := func(a, b blob.Span) bool {
+		return b.Stored.Off >= a.Stored.Off && b.Stored.End() >= a.Stored.End() && b.Stored.Off-a.Stored.End() <= r.opt.Gap
 	}
+	fits := func(first, last blob.Span) bool { return last.Stored.End()-first.Stored.Off <= r.opt.MaxRequest }
 	take := func(i int) *flight {
 		if queued[i] {
 			return r.flights[i]
@@ -420,15 +421,22 @@ func (r *Reader) run(lead *flight) []*flight {
 	for {
 		last := run[len(run)-1].span
 		f := take(last.Index + 1)
-		if f == nil || !fits(last, f.span) {
+		if f == nil || !follows(last, f.span) || !fits(run[0].span, f.span) {
 			break
 		}
 		total = f.span.Stored.End() - run[0].span.Stored.Off
 		run = append(run, f)
 	}
-	for queued[run[0].span.Index-1] { // behind the reader only what somebody waits for
-		f := r.flights[run[0].span.Index-1]
-		if !fits(f.span, run[0].span) {
+	for { // behind the reader only what somebody waits for, or what lies in what is fetched anyway
+		first := run[0].span
+		f := r.flights[first.Index-1]
+		if !queued[first.Index-1] {
+			if !r.missing(first.Index-1) || r.layout.Span(first.Index-1).Stored.Off != first.Stored.Off {
+				break
+			}
+			f = r.enqueue(first.Index-1, max(lead.class, blob.Prefetch))
+		}
+		if !follows(f.span, first) || !fits(f.span, run[len(run)-1].span) {
 			break
 		}
 		total = run[len(run)-1].span.Stored.End() - f.span.Stored.Off
@@ -463,20 +471,71 @@ func (r *Reader) fly(run []*flight, class blob.Class) {
 	defer r.wg.Done()
 	from, to := run[0].span.Stored.Off, run[len(run)-1].span.Stored.End()
 	stored := make([]byte, to-from)
-	err := r.read(stored, from, class)
-	for _, f := range run {
+	known := r.begun.take(stored, from)
+	err := r.read(stored[known:], from+int64(known), class)
+	for len(run) > 0 {
+		n := r.together(run)
 		if err == nil {
-			s := f.span
-			f.plain, f.err = r.decode(stored[s.Stored.Off-from:s.Stored.End()-from], s, class)
-		} else {
-			f.err = err
+			r.decodeRun(run[:n], stored[run[0].span.Stored.Off-from:], class)
 		}
-		r.land(f)
+		for _, f := range run[:n] {
+			if err != nil {
+				f.err = err
+			}
+			r.land(f)
+		}
+		if last := run[n-1]; n == len(run) && last.err == nil && r.goesOn(last.span) {
+			r.begun.put(stored[last.span.Stored.Off-from:], last.span.Stored.Off)
+		}
+		run = run[n:]
 	}
 	r.mu.Lock()
 	r.active--
 	r.dispatch()
 	r.mu.Unlock()
+}
+
+// together returns how many of the first flights have spans that begin at the same stored byte.
+func (r *Reader) together(run []*flight) int {
+	n := 1
+	for n < len(run) && run[n].span.Stored.Off == run[0].span.Stored.Off && run[0].span.Stored.Len > 0 {
+		n++
+	}
+	return n
+}
+
+// goesOn reports whether what is stored of a span is the beginning of what is stored of the next one.
+func (r *Reader) goesOn(s blob.Span) bool {
+	return s.Index+1 < r.layout.NumSpans() && s.Stored.Len > 0 && r.layout.Span(s.Index+1).Stored.Off == s.Stored.Off
+}
+
+// decodeRun decodes spans that begin where stored does.
+func (r *Reader) decodeRun(run []*flight, stored []byte, class blob.Class) {
+	many, ok := r.layout.(blob.SpansDecoder)
+	if !ok || len(run) == 1 {
+		for _, f := range run {
+			f.plain, f.err = r.decode(stored[:f.span.Stored.Len], f.span, class)
+		}
+		return
+	}
+	plain, spans := make([][]byte, len(run)), make([]blob.Span, len(run))
+	for i, f := range run {
+		plain[i], spans[i] = make([]byte, f.span.Plain.Len), f.span
+	}
+	err := many.DecodeSpans(plain, stored[:spans[len(spans)-1].Stored.Len], spans)
+	for i, f := range run {
+		verified := err
+		if err == nil {
+			verified = r.layout.Verify(plain[i], f.span)
+		}
+		if verified == nil {
+			r.spans.Add(1)
+			f.plain = plain[i]
+			continue
+		}
+		// Alone, with all that is done about damage.
+		f.plain, f.err = r.decode(stored[:f.span.Stored.Len], f.span, class)
+	}
 }
 
 // read fetches stored bytes.

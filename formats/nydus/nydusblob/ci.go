@@ -379,7 +379,13 @@ func (t *Table) checkMember(i int, e *Entry, b *Info, end int64) error {
 		return fmt.Errorf("group %d: %w", e.Group, err)
 	}
 	if i > 0 {
-		if p := t.Entry(i - 1); p.InGroup && (e.Group < p.Group || !t.zran && e.Group == p.Group && e.Stored.Off != p.Stored.Off) {
+		p := t.Entry(i - 1)
+		wrong := e.Group < p.Group
+		if e.Group == p.Group {
+			wrong = !t.zran && e.Stored.Off != p.Stored.Off ||
+				t.zran && (e.Stored.End() < p.Stored.End() || e.GroupOffset < p.GroupOffset+uint32(p.Plain.Len))
+		}
+		if p.InGroup && wrong {
 			return fmt.Errorf("group %d at %d after group %d at %d: %w", e.Group, e.Stored.Off, p.Group, p.Stored.Off, blob.ErrCorrupt)
 		}
 	}

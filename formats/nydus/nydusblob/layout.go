@@ -53,6 +53,10 @@ var zeroSum [DigestSize]byte
 // all with the same stored range.
 const maxGroupSpan = 4 << 20
 
+// contextSpan is about how many stored bytes of an inflate context make a span. A span's stored range begins where its context
+// does, and ends with the span: what is behind it needs not be read for it.
+const contextSpan = 64 << 10
+
 // Layout maps the plain space of a blob. Its spans are chunks, and groups (batches, inflate contexts) or parts of them where
 // chunks share one. A span's plain range is rounded up to Align; what follows a chunk there is zeros.
 type Layout struct {
@@ -65,8 +69,9 @@ type Layout struct {
 }
 
 var (
-	_ blob.Layout  = (*Layout)(nil)
-	_ blob.Chunker = (*Layout)(nil)
+	_ blob.Layout       = (*Layout)(nil)
+	_ blob.SpansDecoder = (*Layout)(nil)
+	_ blob.Chunker      = (*Layout)(nil)
 )
 
 // NewLayout returns the layout of a blob. The digests must have the table's length.
@@ -78,7 +83,8 @@ func NewLayout(info *Info, t *Table, digests Digests, d *Decoder) *Layout {
 	var begin Entry // of the last span
 	for i := range t.Len() {
 		e := t.Entry(i)
-		if i > 0 && e.InGroup && begin.InGroup && begin.Group == e.Group && e.Plain.End()-begin.Plain.Off <= maxGroupSpan {
+		if i > 0 && e.InGroup && begin.InGroup && begin.Group == e.Group && e.Plain.End()-begin.Plain.Off <= maxGroupSpan &&
+			(!t.zran || e.Stored.End()-begin.Stored.Off <= contextSpan) {
 			continue
 		}
 		l.first = append(l.first, uint32(i))
@@ -125,8 +131,7 @@ func (l *Layout) Span(i int) blob.Span {
 	if e.InGroup {
 		s.Stored, _ = l.table.group(&e)
 		if l.table.zran {
-			// The decoder looks ahead.
-			s.Stored.Len = min(s.Stored.Len+contextSlack, int64(l.info.StoredSize)-s.Stored.Off)
+			s.Stored.Len = l.contextPart(s.Stored, to)
 		}
 	}
 	return s
@@ -143,7 +148,7 @@ func (l *Layout) SpanAt(off int64) int {
 
 // Decode implements [blob.Layout].
 func (l *Layout) Decode(plain, stored []byte, s blob.Span) error {
-	from, to := l.chunks(s.Index)
+	from, _ := l.chunks(s.Index)
 	e := l.table.Entry(from)
 	if !e.InGroup {
 		n := e.Plain.Len
@@ -153,7 +158,32 @@ func (l *Layout) Decode(plain, stored []byte, s blob.Span) error {
 		clear(plain[n:])
 		return nil
 	}
+	return l.DecodeSpans([][]byte{plain}, stored, []blob.Span{s})
+}
+
+// contextPart returns how many stored bytes of a context the chunks before an index need.
+func (l *Layout) contextPart(context blob.Range, to int) int64 {
+	n := context.Len
+	last := l.table.Entry(to - 1)
+	if end := last.Stored.End() - context.Off; to < l.table.Len() && l.table.Entry(to).Group == last.Group && end > 0 {
+		n = min(n, end)
+	}
+	// What follows may have been looked at before a chunk was known to be complete.
+	return min(n+contextSlack, int64(l.info.StoredSize)-context.Off)
+}
+
+// DecodeSpans implements [blob.SpansDecoder]: the spans are parts of one group.
+func (l *Layout) DecodeSpans(plain [][]byte, stored []byte, spans []blob.Span) error {
+	first, to := l.chunks(spans[0].Index)
+	for _, s := range spans[1:] {
+		_, end := l.chunks(s.Index)
+		to = max(to, end)
+	}
+	e, last := l.table.Entry(first), l.table.Entry(to-1)
 	_, size := l.table.group(&e)
+	if l.table.zran {
+		size = int64(last.GroupOffset) + last.Plain.Len
+	}
 	buf, _ := l.groups.Get().(*[]byte)
 	if buf == nil || int64(cap(*buf)) < size {
 		b := make([]byte, size)
@@ -164,7 +194,16 @@ func (l *Layout) Decode(plain, stored []byte, s blob.Span) error {
 	if err := l.decodeGroup(group, stored, e.Group); err != nil {
 		return fmt.Errorf("group %d: %w", e.Group, err)
 	}
+	for i, s := range spans {
+		l.cut(plain[i], group, s)
+	}
+	return nil
+}
+
+// cut takes the chunks of a span out of their group.
+func (l *Layout) cut(plain, group []byte, s blob.Span) {
 	var done int64 // of plain
+	from, to := l.chunks(s.Index)
 	for i := from; i < to; i++ {
 		e := l.table.Entry(i)
 		at := e.Plain.Off - s.Plain.Off
@@ -172,10 +211,9 @@ func (l *Layout) Decode(plain, stored []byte, s blob.Span) error {
 		done = at + int64(copy(plain[at:], group[e.GroupOffset:][:e.Plain.Len]))
 	}
 	clear(plain[done:])
-	return nil
 }
 
-// decodeGroup decodes a whole group.
+// decodeGroup decodes a group, of which plain is the whole or, of a context, the beginning.
 func (l *Layout) decodeGroup(plain, stored []byte, number uint32) error {
 	if !l.table.zran {
 		return l.decoder.Decode(plain, stored, l.codec(len(stored) != len(plain)))

@@ -76,6 +76,11 @@ func (t *Table) checkContext(i int, end int64) error {
 	if err := blob.CheckRange(c.Stored.Off, c.Stored.Len, end); err != nil {
 		return fmt.Errorf("stored %w", err)
 	}
+	if i > 0 {
+		if p := t.Context(i - 1); c.Stored.Off < p.Stored.Off || c.Stored.End() < p.Stored.End() {
+			return fmt.Errorf("stored at %d to %d, after one at %d to %d: %w", c.Stored.Off, c.Stored.End(), p.Stored.Off, p.Stored.End(), blob.ErrCorrupt)
+		}
+	}
 	if c.Stored.Len > MaxContext || c.Plain.Len > MaxContext || c.Plain.Off < 0 || c.Start.Bits > 7 {
 		return fmt.Errorf("%d bytes stored as %d, %d bits: %w", c.Plain.Len, c.Stored.Len, c.Start.Bits, blob.ErrCorrupt)
 	}
