@@ -87,7 +87,7 @@ func (n *nydusApp) root() *cobra.Command {
 	f := root.PersistentFlags()
 	f.StringVarP(&n.logFile, "log-file", "L", "", "Log file path")
 	oneOf(f, &n.logLevel, "log-level", "l", "info", "Log level:", nydusLogLevels)
-	root.AddCommand(n.createCommand(), n.mergeCommand(), n.checkCommand(), n.exportCommand(), n.inspectCommand(), n.statCommand(), n.unpackCommand())
+	root.AddCommand(n.createCommand(), n.mergeCommand(), n.chunkDictCommand(), n.optimizeCommand(), n.compactCommand(), n.checkCommand(), n.exportCommand(), n.inspectCommand(), n.statCommand(), n.unpackCommand())
 	return root
 }
 

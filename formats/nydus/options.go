@@ -43,6 +43,8 @@ type BuilderOptions struct {
 	Form Form
 	// ID is the blob's name; "" is its digest.
 	ID string
+	// Features are further bits that say what the blob is for.
+	Features nydusblob.Features
 	// Prefetch are paths for the prefetch table of the bootstrap in the blob.
 	Prefetch []string
 	// NoOwners leaves owners and groups out of the bootstrap in the blob.
@@ -163,6 +165,9 @@ func (s *settings) features() nydusblob.Features {
 	}
 	if s.batchSize > 0 {
 		f |= nydusblob.FeatureChunkInfoV2 | nydusblob.FeatureBatch
+	}
+	if s.builder != nil {
+		f |= s.builder.Features
 	}
 	return f
 }
