@@ -60,6 +60,9 @@ func checkIndex(t *testing.T, data []byte, want *reference, step int) {
 				continue
 			}
 			c := r.CheckpointAt(off)
+			if stored, plain := r.BoundaryAt(off); stored != c.Stored || plain != c.Plain {
+				t.Fatalf("boundary at %d and %d, checkpoint at %d and %d", stored, plain, c.Stored, c.Plain)
+			}
 			checkPlace(t, data, c, want.boundaryAt(off))
 			if c != last {
 				held = append(held, c)

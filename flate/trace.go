@@ -51,13 +51,26 @@ func (r *Reader) StoredAt(off int64) int64 {
 // beginning to the end of that; for others, for streams that are not gzip, and without [TraceIndex] it returns nil. The
 // same place is the same pointer.
 //
-// It keeps up to 36 KB in memory, which are copied when the reader goes on. Of streams with very many blocks
+// It keeps up to 36 KB in memory, which are copied when the reader goes on; BoundaryAt is cheaper. Of streams with very many blocks
 // without content in a row only the first ones and the last are noted.
 func (r *Reader) CheckpointAt(off int64) *Checkpoint {
 	if !r.indexed(off) {
 		return nil
 	}
 	return r.trace.ask(r.trace.checkpointAt(off))
+}
+
+// BoundaryAt returns Stored and Plain of what CheckpointAt would return, and keeps nothing: for those who decide by them
+// whether they need the checkpoint. Both are -1 where CheckpointAt returns nil.
+func (r *Reader) BoundaryAt(off int64) (stored, plain int64) {
+	if !r.indexed(off) {
+		return -1, -1
+	}
+	c := r.trace.checkpointAt(off)
+	if c == nil {
+		return -1, -1
+	}
+	return c.Stored, c.Plain
 }
 
 // AppendCheckpoints appends to dst all checkpoints within what Next returned last, in order, as CheckpointAt does. Those at
