@@ -124,13 +124,13 @@ func revealNames(n *tree.Node) {
 	}
 }
 
-// dropWhiteouts removes the whiteouts of a directory that is laid over nothing; an opaque directory keeps its mark, for those who
-// lay the result over something.
+// dropWhiteouts removes the whiteouts of a directory that is laid over nothing. The attribute of an opaque directory stays, as it
+// does with nydus-image.
 func dropWhiteouts(n *tree.Node, spec string) {
 	n.Entries = slices.DeleteFunc(n.Entries, func(e tree.Entry) bool {
 		switch spec {
 		case WhiteoutOCI:
-			return strings.HasPrefix(e.Name, tarfs.WhiteoutPrefix) && e.Name != tarfs.WhiteoutOpaque
+			return strings.HasPrefix(e.Name, tarfs.WhiteoutPrefix)
 		case WhiteoutOverlayFS:
 			return e.Node.Type() == tree.TypeChar && e.Node.Rdev == (tree.Device{})
 		}
