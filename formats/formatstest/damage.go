@@ -57,10 +57,10 @@ func (f *Format) testDamage(t *testing.T) {
 			imagetest.File("d/large", string(noise(f.Chunk+9, 1)[:min(f.Chunk+9, 9000)])), imagetest.Symlink("l", "a"), imagetest.Link("h", "a")),
 		imagetest.Tar(t, imagetest.File("d/b", "text text text text text text text text\n"), imagetest.Whiteout("l")),
 	}
-	src := sourceImage(t, layers)
+	src := f.source(t, layers)
 	m := newMemory()
 	w := f.Writer(t, formats.NewCPU(1))
-	done, err := writeLayers(t.Context(), w, m, src, layers, manner{})
+	done, err := writeLayers(t.Context(), w, m, src, manner{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -136,7 +136,7 @@ func allocated() int64 {
 }
 
 // damageReopened takes up damaged layers. Where that works, the image must be right or its content have an error.
-func (f *Format) damageReopened(t *testing.T, w formats.Writer, re formats.Reopener, src *formats.Manifest, done []formats.Layer, m *memory, want []string) {
+func (f *Format) damageReopened(t *testing.T, w formats.Writer, re formats.Reopener, src *source, done []formats.Layer, m *memory, want []string) {
 	ctx := context.Background()
 	good := m.objects[done[0].Desc.Digest]
 	try := func(what string, bad []byte) {

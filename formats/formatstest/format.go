@@ -4,6 +4,7 @@ import (
 	"testing"
 
 	"github.com/lazuli-project/lazuli/formats"
+	"github.com/lazuli-project/lazuli/internal/imagetest"
 )
 
 // Format is what is tested.
@@ -11,6 +12,8 @@ type Format struct {
 	// Writer returns a new writer that uses the given cores. Every call returns one with the same options.
 	Writer func(tb testing.TB, cpu *formats.CPU) formats.Writer
 	Reader formats.Reader
+	// Pack stores the layers of source images; nil leaves them as they are.
+	Pack func(tb testing.TB, tar []byte) imagetest.Layer
 	// Chunk is the size in bytes at whose multiples the writer cuts content; files get sizes around it. 0 means 4096.
 	Chunk int
 	// Large adds a file of 8 GiB, which takes some seconds where chunks are large and too long where they are not.
@@ -22,6 +25,9 @@ type Format struct {
 func (f *Format) setDefaults() {
 	if f.Chunk == 0 {
 		f.Chunk = 4096
+	}
+	if f.Pack == nil {
+		f.Pack = func(_ testing.TB, tar []byte) imagetest.Layer { return imagetest.Plain(tar) }
 	}
 	if f.MaxAlloc == 0 {
 		f.MaxAlloc = 64 << 20

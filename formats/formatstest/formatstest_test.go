@@ -130,7 +130,7 @@ func (flatReader) Open(ctx context.Context, m *formats.Manifest, s formats.Sourc
 	if err = errors.Join(err, rc.Close()); err != nil {
 		return nil, err
 	}
-	t, err := readTar(tar, func(e *tarfs.Entry, n *tree.Node) error {
+	t, err := readTar(bytes.NewReader(tar), func(e *tarfs.Entry, n *tree.Node) error {
 		if e.Hardlink == "" {
 			n.Extents = e.Data
 		}

@@ -12,8 +12,8 @@ import (
 )
 
 // readTar calls entry for each entry of a tar, with its node, and then data for each piece of its content.
-func readTar(layer []byte, entry func(e *tarfs.Entry, n *tree.Node) error, data func(p []byte) error) (*tree.Tree, error) {
-	r, b := tarfs.NewReader(bytes.NewReader(layer)), tarfs.NewBuilder()
+func readTar(layer io.Reader, entry func(e *tarfs.Entry, n *tree.Node) error, data func(p []byte) error) (*tree.Tree, error) {
+	r, b := tarfs.NewReader(layer), tarfs.NewBuilder()
 	for {
 		e, err := r.Next()
 		if errors.Is(err, io.EOF) {
@@ -49,7 +49,7 @@ func expected(layers [][]byte) ([]string, error) {
 	var trees []*tree.Tree
 	contents := make([][]byte, len(layers)) // of all files of a layer, one behind the other
 	for i, layer := range layers {
-		t, err := readTar(layer, func(e *tarfs.Entry, n *tree.Node) error {
+		t, err := readTar(bytes.NewReader(layer), func(e *tarfs.Entry, n *tree.Node) error {
 			if e.Size > 0 {
 				n.Extents = []tree.Extent{{Offset: int64(len(contents[i])), Length: e.Size}}
 			}

@@ -68,7 +68,7 @@ func (f *Format) testLargeFile(t *testing.T) {
 	layers := [][]byte{imagetest.Tar(t, imagetest.Sparse(t, "large", imagetest.Sparse10, size,
 		imagetest.Piece{Off: 0, Data: "begin"}, imagetest.Piece{Off: size - 3, Data: "end"}))}
 	m := newMemory()
-	made, err := write(t.Context(), f.Writer(t, formats.NewCPU(0)), m, sourceImage(t, layers), layers, manner{})
+	made, err := write(t.Context(), f.Writer(t, formats.NewCPU(0)), m, f.source(t, layers), manner{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -131,7 +131,7 @@ func (f *Format) testSameBytes(t *testing.T) {
 		many = append(many, imagetest.File(fmt.Sprintf("f%03d", i), string(content{(i * 997) % (3 * f.Chunk), i % 7}.bytes())))
 	}
 	layers = append(layers, imagetest.Tar(t, many...))
-	src := sourceImage(t, layers)
+	src := f.source(t, layers)
 	var first *memory
 	var version string
 	for _, cores := range []int{1, 1, 2, 8} {
@@ -144,7 +144,7 @@ func (f *Format) testSameBytes(t *testing.T) {
 				t.Errorf("version %q and %q of one writer", version, got)
 			}
 			m := newMemory()
-			if _, err := write(t.Context(), w, m, src, layers, manner{cut, true}); err != nil {
+			if _, err := write(t.Context(), w, m, src, manner{cut, true}); err != nil {
 				t.Fatal(err)
 			}
 			if first == nil {
@@ -164,7 +164,7 @@ func (f *Format) testSameBytes(t *testing.T) {
 	group, ctx := errgroup.WithContext(t.Context())
 	for i := range layers {
 		group.Go(func() (err error) {
-			done[i], err = writeLayer(ctx, w, m, formats.LayerSource{Desc: src.Manifest.Layers[i], Index: i}, nil, layers[i], manner{final: true})
+			done[i], err = writeLayer(ctx, w, m, src, i, nil, manner{final: true})
 			return err
 		})
 	}
@@ -187,9 +187,9 @@ func (f *Format) testReopen(t *testing.T) {
 		return
 	}
 	layers := append(variedLayers(t, f.Chunk), imagetest.Tar(t), imagetest.Tar(t, imagetest.Opaque("etc"), imagetest.Link("x", "again")))
-	src := sourceImage(t, layers)
+	src := f.source(t, layers)
 	m := newMemory()
-	done, err := writeLayers(t.Context(), w, m, src, layers, manner{})
+	done, err := writeLayers(t.Context(), w, m, src, manner{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -235,12 +235,12 @@ func (f *Format) testReopen(t *testing.T) {
 func (f *Format) testFailures(t *testing.T) {
 	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
 	layers := variedLayers(t, f.Chunk)
-	src := sourceImage(t, layers)
+	src := f.source(t, layers)
 	w := f.Writer(t, formats.NewCPU(2))
 	for n := 0; ; n++ {
 		m := newMemory()
 		m.left = n
-		_, err := write(t.Context(), w, m, src, layers, manner{})
+		_, err := write(t.Context(), w, m, src, manner{})
 		if m.open != 0 {
 			t.Fatalf("sink fails at call %d: %d objects were neither committed nor given up", n, m.open)
 		}
@@ -256,12 +256,12 @@ func (f *Format) testFailures(t *testing.T) {
 		m := newMemory()
 		ctx, cancel := context.WithCancelCause(t.Context())
 		errStop := errors.New("somebody gave up")
-		lw, err := w.Layer(ctx, formats.LayerSource{Desc: src.Manifest.Layers[0]}, nil, m)
+		lw, err := w.Layer(ctx, formats.LayerSource{Desc: src.Manifest.Manifest.Layers[0]}, nil, m)
 		if err != nil {
 			t.Fatal(err)
 		}
 		entries := 0
-		tr, err := readTar(one, func(e *tarfs.Entry, n *tree.Node) error {
+		tr, err := readTar(bytes.NewReader(one), func(e *tarfs.Entry, n *tree.Node) error {
 			if entries == stop {
 				cancel(errStop)
 				return errStop
@@ -291,7 +291,7 @@ func (f *Format) testFailures(t *testing.T) {
 		},
 	} {
 		m := newMemory()
-		lw, err := w.Layer(t.Context(), formats.LayerSource{Desc: src.Manifest.Layers[0]}, nil, m)
+		lw, err := w.Layer(t.Context(), formats.LayerSource{Desc: src.Manifest.Manifest.Layers[0]}, nil, m)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -11,30 +11,37 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/lazuli-project/lazuli/flate"
 	"github.com/lazuli-project/lazuli/formats"
 	"github.com/lazuli-project/lazuli/internal/imagetest"
 	"github.com/lazuli-project/lazuli/tarfs"
 	"github.com/lazuli-project/lazuli/tree"
 )
 
-// sourceImage returns the manifest of a plain image of the layers.
-func sourceImage(tb testing.TB, layers [][]byte) *formats.Manifest {
+// source is a plain image that is converted.
+type source struct {
+	*formats.Manifest
+	layers []imagetest.Layer
+}
+
+// source returns a plain image of the layers.
+func (f *Format) source(tb testing.TB, layers [][]byte) *source {
 	tb.Helper()
-	stored := make([]imagetest.Layer, len(layers))
+	s := &source{layers: make([]imagetest.Layer, len(layers))}
 	for i, l := range layers {
-		stored[i] = imagetest.Plain(l)
+		s.layers[i] = f.Pack(tb, l)
 	}
-	img := imagetest.NewImage(tb, stored...)
+	img := imagetest.NewImage(tb, s.layers...)
 	raw := img.Objects[img.Desc.Digest]
 	var m ocispec.Manifest
 	if err := json.Unmarshal(raw, &m); err != nil {
 		tb.Fatal(err)
 	}
-	src, err := formats.ParseManifest(img.Desc, raw, img.Objects[m.Config.Digest])
-	if err != nil {
+	var err error
+	if s.Manifest, err = formats.ParseManifest(img.Desc, raw, img.Objects[m.Config.Digest]); err != nil {
 		tb.Fatal(err)
 	}
-	return src
+	return s
 }
 
 // manner says in what way layers are converted; the image must be the same.
@@ -43,15 +50,36 @@ type manner struct {
 	final bool // the layers' trees may be used up
 }
 
-// writeLayer converts one layer.
-func writeLayer(ctx context.Context, w formats.Writer, sink formats.Sink, src formats.LayerSource, parents []formats.Layer, layer []byte, how manner) (formats.Layer, error) {
-	lw, err := w.Layer(ctx, src, parents, sink)
+// writeLayer converts layer i.
+func writeLayer(ctx context.Context, w formats.Writer, m *memory, src *source, i int, parents []formats.Layer, how manner) (formats.Layer, error) {
+	if k, ok := w.(formats.KeepsLayers); ok && k.KeepsLayers() {
+		m.store(src.layers[i].Stored)
+	}
+	l, err := tryLayer(ctx, w, m, src, formats.LayerSource{Index: i}, parents, how)
+	if errors.Is(err, formats.ErrAgain) {
+		l, err = tryLayer(ctx, w, m, src, formats.LayerSource{Index: i, Again: true}, parents, how)
+	}
+	return l, err
+}
+
+func tryLayer(ctx context.Context, w formats.Writer, m *memory, src *source, from formats.LayerSource, parents []formats.Layer, how manner) (formats.Layer, error) {
+	var trace flate.Trace
+	if t, ok := w.(formats.Tracer); ok {
+		trace = t.Trace()
+	}
+	var err error
+	if from.Stream, err = flate.NewTracingReader(bytes.NewReader(src.layers[from.Index].Stored), trace); err != nil {
+		return formats.Layer{}, err
+	}
+	defer from.Stream.Close()
+	from.Desc = src.Manifest.Manifest.Layers[from.Index]
+	lw, err := w.Layer(ctx, from, parents, m)
 	if err != nil {
 		return formats.Layer{}, err
 	}
 	defer lw.Abort()
 	var buf []byte
-	t, err := readTar(layer, func(e *tarfs.Entry, n *tree.Node) error { return lw.Entry(e, n) }, func(p []byte) error {
+	t, err := readTar(from.Stream, func(e *tarfs.Entry, n *tree.Node) error { return lw.Entry(e, n) }, func(p []byte) error {
 		for len(p) > 0 {
 			n := len(p)
 			if how.cut > 0 {
@@ -78,16 +106,16 @@ func writeLayer(ctx context.Context, w formats.Writer, sink formats.Sink, src fo
 }
 
 // writeLayers converts all layers.
-func writeLayers(ctx context.Context, w formats.Writer, sink formats.Sink, src *formats.Manifest, layers [][]byte, how manner) ([]formats.Layer, error) {
+func writeLayers(ctx context.Context, w formats.Writer, m *memory, src *source, how manner) ([]formats.Layer, error) {
 	p, ok := w.(formats.NeedsParents)
 	needsParents := ok && p.NeedsParents()
 	var done []formats.Layer
-	for i, layer := range layers {
+	for i := range src.layers {
 		var parents []formats.Layer
 		if needsParents {
 			parents = done
 		}
-		l, err := writeLayer(ctx, w, sink, formats.LayerSource{Desc: src.Manifest.Layers[i], Index: i}, parents, layer, how)
+		l, err := writeLayer(ctx, w, m, src, i, parents, how)
 		if err != nil {
 			return nil, fmt.Errorf("layer %d: %w", i, err)
 		}
@@ -100,8 +128,8 @@ func writeLayers(ctx context.Context, w formats.Writer, sink formats.Sink, src *
 var errBroken = errors.New("broken image")
 
 // finish makes the image of finished layers and checks that its manifest names what m has.
-func finish(ctx context.Context, w formats.Writer, m *memory, src *formats.Manifest, layers []formats.Layer) (*formats.Manifest, error) {
-	res, err := w.Finish(ctx, layers, src, m)
+func finish(ctx context.Context, w formats.Writer, m *memory, src *source, layers []formats.Layer) (*formats.Manifest, error) {
+	res, err := w.Finish(ctx, layers, src.Manifest, m)
 	if err != nil {
 		return nil, err
 	}
@@ -129,8 +157,8 @@ func finish(ctx context.Context, w formats.Writer, m *memory, src *formats.Manif
 }
 
 // write converts an image.
-func write(ctx context.Context, w formats.Writer, m *memory, src *formats.Manifest, layers [][]byte, how manner) (*formats.Manifest, error) {
-	done, err := writeLayers(ctx, w, m, src, layers, how)
+func write(ctx context.Context, w formats.Writer, m *memory, src *source, how manner) (*formats.Manifest, error) {
+	done, err := writeLayers(ctx, w, m, src, how)
 	if err != nil {
 		return nil, err
 	}
@@ -142,10 +170,10 @@ func write(ctx context.Context, w formats.Writer, m *memory, src *formats.Manife
 func (f *Format) roundTrip(tb testing.TB, w formats.Writer, layers [][]byte, how manner) error {
 	tb.Helper()
 	ctx := context.Background()
-	src := sourceImage(tb, layers)
+	src := f.source(tb, layers)
 	want, refused := expected(layers)
 	m := newMemory()
-	made, err := write(ctx, w, m, src, layers, how)
+	made, err := write(ctx, w, m, src, how)
 	switch {
 	case refused != nil && err == nil:
 		return fmt.Errorf("the writer takes layers that are refused: %w", refused)
@@ -156,7 +184,7 @@ func (f *Format) roundTrip(tb testing.TB, w formats.Writer, layers [][]byte, how
 	case m.open != 0:
 		return fmt.Errorf("%d objects were neither committed nor given up", m.open)
 	}
-	if f.Reader.Recognize(src) {
+	if f.Reader.Recognize(src.Manifest) {
 		return errors.New("the reader takes a plain image for its own")
 	}
 	if !f.Reader.Recognize(made) {

@@ -6,6 +6,7 @@ import (
 	"github.com/lazuli-project/lazuli/formats"
 	"github.com/lazuli-project/lazuli/formats/formatstest"
 	"github.com/lazuli-project/lazuli/formats/nydus"
+	"github.com/lazuli-project/lazuli/internal/imagetest"
 )
 
 func TestConformance(t *testing.T) {
@@ -33,6 +34,34 @@ func TestConformance(t *testing.T) {
 				Reader: nydus.Reader{},
 				Chunk:  c.options.ChunkSize,
 				Large:  c.large,
+			})
+		})
+	}
+}
+
+// Layers that are referred to, and such that are converted because they cannot be.
+func TestRefConformance(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		pack func(tb testing.TB, tar []byte) imagetest.Layer
+	}{
+		{"gzip", imagetest.Gzip},
+		{"many members", imagetest.GzipMembers},
+		{"plain", nil},
+		{"zstd", imagetest.Zstd},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			formatstest.Run(t, formatstest.Format{
+				Writer: func(tb testing.TB, cpu *formats.CPU) formats.Writer {
+					w, err := nydus.NewRefWriter(nydus.RefOptions{ChunkSize: 8 << 10, Spacing: 64 << 10, CPU: cpu})
+					if err != nil {
+						tb.Fatal(err)
+					}
+					return w
+				},
+				Reader: nydus.Reader{},
+				Pack:   c.pack,
+				Chunk:  8 << 10,
 			})
 		})
 	}

@@ -78,16 +78,26 @@ func (o *memoryObject) Commit(context.Context) (digest.Digest, int64, error) {
 func (o *memoryObject) Abort() {}
 
 // convertLayer converts a stored layer.
-func convertLayer(ctx context.Context, w *Writer, sink formats.Sink, stored io.Reader) (formats.Layer, error) {
-	lw, err := w.Layer(ctx, formats.LayerSource{}, nil, sink)
+func convertLayer(ctx context.Context, w formats.Writer, sink formats.Sink, stored io.Reader) (formats.Layer, error) {
+	return convertSource(ctx, w, sink, formats.LayerSource{}, stored)
+}
+
+// convertSource converts a stored layer that has a descriptor.
+func convertSource(ctx context.Context, w formats.Writer, sink formats.Sink, src formats.LayerSource, stored io.Reader) (formats.Layer, error) {
+	var trace flate.Trace
+	if t, ok := w.(formats.Tracer); ok {
+		trace = t.Trace()
+	}
+	plain, err := flate.NewTracingReader(stored, trace)
+	if err != nil {
+		return formats.Layer{}, err
+	}
+	src.Stream = plain
+	lw, err := w.Layer(ctx, src, nil, sink)
 	if err != nil {
 		return formats.Layer{}, err
 	}
 	defer lw.Abort()
-	plain, err := flate.NewReader(stored)
-	if err != nil {
-		return formats.Layer{}, err
-	}
 	r, b := tarfs.NewReader(plain), tarfs.NewBuilder()
 	for {
 		e, err := r.Next()

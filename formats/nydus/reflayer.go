@@ -98,7 +98,11 @@ func (l *refLayerWriter) Close(t *tree.Tree) (formats.Layer, error) {
 	c := l.chunks
 	l.stats.Stored, l.stats.CPU, l.stats.Referred = size, c.cpu, true
 	l.stats.Chunks, l.stats.Deduped, l.stats.DedupedSize = int64(c.count), c.deduped, c.saved
-	return formats.Layer{Desc: refDesc(desc, l.src.Desc.Digest, l.sum), Tree: t, Data: data, Stats: l.stats}, nil
+	layer := formats.Layer{Desc: layerDesc(desc), Tree: t, Data: data, Stats: l.stats}
+	if data.table.Len() > 0 {
+		layer.Desc = refDesc(desc, l.src.Desc.Digest, l.sum)
+	}
+	return layer, nil
 }
 
 // refFeatures are those of a layer that is referred to, as in a merged bootstrap.
@@ -156,7 +160,7 @@ func (l *refLayerWriter) writeIndex(t *tree.Tree) (*layerData, error) {
 	if err := l.out.compressed(nydusblob.SectionBootstrap, boot.Size(), boot); err != nil {
 		return nil, fmt.Errorf("bootstrap: %w", err)
 	}
-	data.info.TOCSize, data.info.TOCDigest, err = l.out.writeTOC()
+	_, _, err = l.out.writeTOC()
 	return data, err
 }
 

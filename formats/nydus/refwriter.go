@@ -24,7 +24,7 @@ type RefOptions struct {
 	// ChunkSize in bytes, a power of two from 4 KiB to 16 MiB. Default 1 MiB.
 	ChunkSize int
 	// Spacing says how many stored bytes of a layer are decoded together at the most, about: a read fetches and inflates that
-	// much. The smaller, the more is stored beside the layers. Default 1 MiB, as in the reference builder.
+	// much. The smaller, the more is stored beside the layers. Default 2 MiB; nydus-image has 1 MiB.
 	Spacing int
 	// PrefetchPaths and SourceReference are as in [Options].
 	PrefetchPaths   []string
@@ -34,7 +34,7 @@ type RefOptions struct {
 }
 
 const (
-	defaultSpacing = 1 << 20
+	defaultSpacing = 2 << 20
 	minSpacing     = 64 << 10
 	maxSpacing     = 4 << 20
 )
@@ -120,6 +120,10 @@ func (w *RefWriter) Reopen(ctx context.Context, desc ocispec.Descriptor, src blo
 	if err != nil {
 		return fail(err)
 	}
+	if len(b.Blobs) == 0 && b.Compressor() == w.set.compressor && int(b.ChunkSize) == w.set.chunkSize {
+		return formats.Layer{Desc: layerDesc(desc), Tree: b.Tree, Data: &layerData{table: &nydusblob.Table{}},
+			Stats: formats.LayerStats{Stored: src.Size(), Referred: true}}, nil
+	}
 	if len(b.Blobs) != 1 || b.Blobs[0].Features != refFeatures(b.Blobs[0].Features&nydusblob.FeatureZran != 0)|nydusblob.FeatureInlinedMeta {
 		return w.native.Reopen(ctx, desc, src)
 	}
@@ -168,13 +172,11 @@ func (d *layerData) setMeta(desc ocispec.Descriptor) error {
 	return nil
 }
 
-// refDesc returns the descriptor of a layer's blob as it stands in the manifest. original is the layer that it refers to, and
-// table the digest of its stored chunk table; a layer without chunks has none.
+// refDesc returns the descriptor of a layer's blob as it stands in the manifest. original is the layer that its chunks are in,
+// and table the digest of its stored chunk table. The blob of a layer without chunks has just the descriptor of any blob.
 func refDesc(d ocispec.Descriptor, original, table digest.Digest) ocispec.Descriptor {
 	d = layerDesc(d)
 	d.Annotations[AnnotationRef] = original.String()
-	if table != "" {
-		d.Annotations[AnnotationTable] = table.String()
-	}
+	d.Annotations[AnnotationTable] = table.String()
 	return d
 }

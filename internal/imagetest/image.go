@@ -47,6 +47,19 @@ func Gzip(tb testing.TB, tar []byte) Layer {
 	return Layer{MediaType: ocispec.MediaTypeImageLayerGzip, Stored: buf.Bytes(), Tar: tar}
 }
 
+// GzipMembers compresses a layer into gzip members of up to 5000 bytes each.
+func GzipMembers(tb testing.TB, tar []byte) Layer {
+	tb.Helper()
+	l := Layer{MediaType: ocispec.MediaTypeImageLayerGzip, Tar: tar}
+	for rest := tar; ; {
+		n := min(len(rest), 5000)
+		l.Stored = append(l.Stored, Gzip(tb, rest[:n]).Stored...)
+		if rest = rest[n:]; len(rest) == 0 {
+			return l
+		}
+	}
+}
+
 // Zstd compresses a layer.
 func Zstd(tb testing.TB, tar []byte) Layer {
 	tb.Helper()
