@@ -23,17 +23,18 @@ func (w *dirWalker) node(path string, i fs.FileInfo) (*tree.Node, error) {
 	if !ok {
 		return nil, fmt.Errorf("%s: no attributes", full)
 	}
-	id := fileID{uint64(st.Dev), st.Ino}
+	id := fileID{uint64(st.Dev), st.Ino} //nolint:unconvert // its type is another on other systems
 	if n := w.links[id]; n != nil {
 		return n, nil
 	}
 	t := i.ModTime()
-	n := &tree.Node{Mode: uint32(st.Mode), UID: st.Uid, GID: st.Gid, Mtime: t.Unix(), MtimeNsec: uint32(t.Nanosecond())}
+	n := &tree.Node{Mode: uint32(st.Mode), UID: st.Uid, GID: st.Gid, Mtime: t.Unix(), MtimeNsec: uint32(t.Nanosecond())} //nolint:unconvert // as above
 	switch n.Type() {
 	case tree.TypeRegular:
 		n.Size = i.Size()
 	case tree.TypeChar, tree.TypeBlock:
-		n.Rdev = tree.Device{Major: unix.Major(uint64(st.Rdev)), Minor: unix.Minor(uint64(st.Rdev))}
+		dev := uint64(st.Rdev) //nolint:unconvert // as above
+		n.Rdev = tree.Device{Major: unix.Major(dev), Minor: unix.Minor(dev)}
 	case tree.TypeSymlink:
 		target, err := os.Readlink(full)
 		if err != nil {

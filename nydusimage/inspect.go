@@ -283,7 +283,7 @@ func (i *inspector) listPrefetch() error {
 		Inode uint64   `json:"inode"`
 		Path  []string `json:"path"`
 	}
-	list := []entry{}
+	list := make([]entry, 0, len(i.Prefetch))
 	for _, p := range i.Prefetch {
 		n := i.Tree.Lookup(p)
 		e := entry{Inode: i.Nids[n]}

@@ -37,8 +37,9 @@ func arguments(args []string) []string {
 
 // dropInCommands are the drop-ins as sub-commands. They parse their flags themselves.
 func (a *app) dropInCommands() []*cobra.Command {
-	var cmds []*cobra.Command
-	for _, d := range dropIns() {
+	programs := dropIns()
+	cmds := make([]*cobra.Command, 0, len(programs))
+	for _, d := range programs {
 		cmds = append(cmds, &cobra.Command{
 			Use:                d.name + " [ARG]...",
 			Short:              d.short,

@@ -68,7 +68,7 @@ func (n *nydusApp) root() *cobra.Command {
 		Args:          cobra.ArbitraryArgs,
 		SilenceErrors: true,
 		SilenceUsage:  true,
-		RunE: func(cmd *cobra.Command, args []string) error {
+		RunE: func(_ *cobra.Command, args []string) error {
 			if showVersion {
 				_, err := fmt.Fprintf(n.stdout, " Version: \tv%s\nLazuli: \t%s\n", nydusimage.Level, version())
 				return err
