@@ -3,8 +3,8 @@ package flate
 import "math/bits"
 
 // Checkpoint is a place of a gzip stream where decoding can go on without what is before it, see [Resumer]. It is one where
-// zlib's inflate stops with Z_BLOCK: behind a block, or right behind the header of a gzip member. Until it is
-// complete, it is for the goroutine of its [Reader].
+// zlib's inflate stops with Z_BLOCK: behind a block, or right behind the header of a gzip member. It is for the goroutine of
+// its [Reader] until that has gone on behind it as far as Complete says, and for any after that.
 type Checkpoint struct {
 	// Stored is how many stored bytes have been begun, of all members and headers.
 	Stored int64

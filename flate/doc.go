@@ -12,6 +12,15 @@
 //   - input that ends is continued with zeros, and found to be cut off afterwards, so that there is no
 //     second, careful loop.
 //
+// [NewTracingReader] tells more of gzip layers than their bytes, to writers of indexes and of other compressions: the matches
+// that the compressor found ([Reader.AppendMatches]), which stored bytes became which plain ones ([Reader.StoredAt]), and
+// where decoding can go on ([Reader.CheckpointAt]), all in the exact sense of zlib's inflate with Z_BLOCK, which the indexes of
+// nydus, SOCI and turboOCI are made with. A [Resumer] decodes from such a place on:
+//
+//	c := r.CheckpointAt(off)
+//	// later
+//	err := resumer.Decode(plain, stored[c.Stored:], flate.Start{Bits: c.Bits, Byte: c.Byte, Window: c.Window()})
+//
 // Framing is strict. A gzip layer may have any number of members and zeros behind the last one (RFC 1952 and
 // what gzip(1) accepts); a zstd layer any number of frames, also skippable ones (RFC 8878). What is cut off,
 // fails its checksum, or has anything else behind it is refused with an error that wraps [blob.ErrCorrupt].

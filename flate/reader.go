@@ -98,7 +98,7 @@ func sniff(p []byte) Compression {
 // Compression returns what NewReader found.
 func (r *Reader) Compression() Compression { return r.compression }
 
-// Next returns the next plain bytes, at most some 100 KB, without a copy: they are valid, and may not be changed, until
+// Next returns the next plain bytes, at most 256 KiB, without a copy: they are valid, and may not be changed, until
 // the next call of a method. At the end it returns io.EOF and no bytes. Bytes of a gzip member come before its
 // checksum has been seen, except those at its end; so content is right only once io.EOF has been returned.
 func (r *Reader) Next() ([]byte, error) {

@@ -37,7 +37,7 @@ func (r *Reader) AppendMatches(dst []Match, off, n int64) []Match {
 
 // StoredAt returns how many stored bytes zlib's inflate, called with Z_BLOCK, has consumed when it has given the first off
 // plain bytes of the layer and has no room for more: it has decoded one symbol more then, or has gone to the end of the
-// block, and holds bits of one byte only. off is from the beginning to the end of what Next returned last; for others,
+// block, and holds bits of one byte only. (A zlib whose input buffer ends inside of that symbol has consumed up to there.) off is from the beginning to the end of what Next returned last; for others,
 // for streams that are not gzip, and without [TraceIndex] it returns -1.
 func (r *Reader) StoredAt(off int64) int64 {
 	if !r.indexed(off) {
