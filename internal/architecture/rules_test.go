@@ -18,14 +18,14 @@ const module = "github.com/lazuli-project/lazuli"
 // freely. A package stands in the room whose name is the longest beginning of its folder.
 var rooms = []string{
 	"internal/tools", "cmd", "run", "mount", "record", "convert", "nydusimage", "unpack", "check", "image", "store", "fetch", "cache",
-	"formats/nydus", "formats/oci", "formats/nydus/rafs6", "formats/nydus/nydusblob", "formats", "tarfs", "flate", "tree", "blob",
+	"formats/nydus", "formats/oci", "formats/nydus/rafs6", "formats/nydus/nydusblob", "formats", "tarfs", "recompress", "flate", "tree", "blob",
 }
 
 // testRooms serve tests and may be imported by tests and tools only.
 var testRooms = []string{"internal/imagetest", "internal/registrytest", "internal/mounttest", "formats/formatstest"}
 
 // formatRooms import nothing but these from outside of the house: no network, no log, no containerd.
-var formatRooms = []string{"formats", "tarfs", "flate", "tree", "blob"}
+var formatRooms = []string{"formats", "tarfs", "recompress", "flate", "tree", "blob"}
 
 var formatDependencies = []string{
 	"github.com/klauspost/compress", "github.com/pierrec/lz4/v4", "github.com/zeebo/blake3",
