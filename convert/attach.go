@@ -25,14 +25,21 @@ func (c *conversion) dress(out Output, im *sourceImage, fin *formats.Result) (oc
 		}
 		// Without the platform, which some registries refuse in a subject.
 		m.Subject = &ocispec.Descriptor{MediaType: im.src.Desc.MediaType, Digest: im.src.Desc.Digest, Size: im.src.Desc.Size}
-		if e, ok := out.Writer.(formats.IndexMarker); ok {
+		switch e := out.Writer.(type) {
+		case formats.ReferrerMarker:
+			m.ArtifactType = e.ReferrerType()
+		case formats.IndexMarker:
 			m.ArtifactType = e.MarkIndexEntry(ocispec.Descriptor{}).ArtifactType
 		}
 		var err error
-		if raw, err = json.Marshal(m); err != nil {
+		if c.opt.ArtifactManifest {
+			desc, raw, err = store.MarshalArtifact(&m)
+		} else if raw, err = json.Marshal(m); err == nil {
+			desc = formats.DigestOf(desc.MediaType, raw)
+		}
+		if err != nil {
 			return desc, nil, fmt.Errorf("manifest: %w", err)
 		}
-		desc = formats.DigestOf(desc.MediaType, raw)
 	}
 	desc.Platform = im.src.Desc.Platform
 	return desc, raw, nil

@@ -86,16 +86,22 @@ type madeImage struct {
 	raw  []byte
 }
 
-// unstored is a target that also hands out a manifest that it has not got yet.
+// unstored is a target that also hands out a manifest that it has not got yet, and the source's, to which that may refer.
 type unstored struct {
 	store.Target
-	made madeImage
+	made   madeImage
+	source *formats.Manifest
 }
 
 // Fetch implements [formats.Sources].
 func (u *unstored) Fetch(ctx context.Context, desc ocispec.Descriptor) (io.ReadCloser, error) {
-	if desc.Digest == u.made.desc.Digest {
+	switch desc.Digest {
+	case u.made.desc.Digest:
 		return io.NopCloser(bytes.NewReader(u.made.raw)), nil
+	case u.source.Desc.Digest:
+		return io.NopCloser(bytes.NewReader(u.source.Raw)), nil
+	case u.source.Manifest.Config.Digest:
+		return io.NopCloser(bytes.NewReader(u.source.ConfigRaw)), nil
 	}
 	return u.Target.Fetch(ctx, desc)
 }
@@ -130,7 +136,7 @@ func (c *conversion) image(ctx context.Context, im *sourceImage) ([]Image, []mad
 		}
 		manifests[o] = madeImage{desc, raw}
 		if c.opt.BeforeTag != nil {
-			with := Output{out.Writer, &unstored{out.Target, manifests[o]}}
+			with := Output{out.Writer, &unstored{out.Target, manifests[o], im.src}}
 			if err := c.opt.BeforeTag(ctx, with, desc, im.src.Desc); err != nil {
 				return nil, nil, err
 			}

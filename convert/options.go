@@ -9,6 +9,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/lazuli-project/lazuli/blob"
 	"github.com/lazuli-project/lazuli/formats"
 	"github.com/lazuli-project/lazuli/store"
 )
@@ -35,6 +36,9 @@ type Output struct {
 // Options of a conversion. The zero value is a good default.
 type Options struct {
 	Attach Attach // default AttachTag
+	// ArtifactManifest makes referrers artifact manifests, which release candidates of OCI 1.1 had, instead of image manifests with
+	// an artifact type. It needs AttachReferrer.
+	ArtifactManifest bool
 	// Platforms to convert, as "os/arch[/variant]"; none means all of them. A source without index is taken as it is.
 	Platforms []string
 	// Jobs is how many layers are at work at once; 0 means GOMAXPROCS.
@@ -57,6 +61,9 @@ func (o *Options) setDefaults() error {
 	case AttachTag, AttachIndex, AttachReferrer:
 	default:
 		return fmt.Errorf("way to attach %q: tag, index and referrer are possible", o.Attach)
+	}
+	if o.ArtifactManifest && o.Attach != AttachReferrer {
+		return fmt.Errorf("an artifact manifest is a referrer, and %q is not: %w", o.Attach, blob.ErrUnsupported)
 	}
 	if o.Jobs <= 0 {
 		o.Jobs = runtime.GOMAXPROCS(0)

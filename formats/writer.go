@@ -62,6 +62,12 @@ type Tracer interface {
 	Trace() flate.Trace
 }
 
+// ReferrerMarker is the optional ability of a [Writer] whose images have another artifact type as referrers than in an index.
+type ReferrerMarker interface {
+	// ReferrerType returns the artifact type of a manifest that refers to the source.
+	ReferrerType() string
+}
+
 // LayerSource says which layer is converted.
 type LayerSource struct {
 	Desc  ocispec.Descriptor // as in the source manifest

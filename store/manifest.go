@@ -51,7 +51,8 @@ type Index struct {
 	Index ocispec.Index
 }
 
-// LoadManifest reads an image's manifest and its configuration, both verified: at most 4 MiB and 16 MiB.
+// LoadManifest reads an image's manifest and its configuration, both verified: at most 4 MiB and 16 MiB. An artifact manifest that
+// refers to an image is read as a manifest with its blobs as layers, and the configuration of that image.
 func LoadManifest(ctx context.Context, s formats.Sources, desc ocispec.Descriptor) (*formats.Manifest, error) {
 	raw, err := ReadAll(ctx, s, desc, maxManifest)
 	if err != nil {
@@ -61,6 +62,9 @@ func LoadManifest(ctx context.Context, s formats.Sources, desc ocispec.Descripto
 	if err != nil {
 		return nil, err
 	}
+	if g.Config == nil && g.MediaType == ociArtifact && g.Subject != nil {
+		return loadArtifact(ctx, s, desc, raw, g)
+	}
 	if g.Config == nil {
 		return nil, fmt.Errorf("manifest %s: %s is not an image: %w", desc.Digest, mediaTypeOf(desc, g.MediaType), blob.ErrUnsupported)
 	}
@@ -69,6 +73,49 @@ func LoadManifest(ctx context.Context, s formats.Sources, desc ocispec.Descripto
 		return nil, fmt.Errorf("config of manifest %s: %w", desc.Digest, err)
 	}
 	return formats.ParseManifest(desc, raw, config)
+}
+
+// loadArtifact reads what an artifact manifest says about the image that is its subject.
+func loadArtifact(ctx context.Context, s formats.Sources, desc ocispec.Descriptor, raw []byte, g *graph) (*formats.Manifest, error) {
+	of, err := ReadAll(ctx, s, *g.Subject, maxManifest)
+	if err != nil {
+		return nil, fmt.Errorf("subject of artifact %s: %w", desc.Digest, err)
+	}
+	subject, err := parseGraph(*g.Subject, of)
+	if err != nil {
+		return nil, err
+	}
+	if subject.Config == nil {
+		return nil, fmt.Errorf("artifact %s: its subject %s is not an image: %w", desc.Digest, g.Subject.Digest, blob.ErrUnsupported)
+	}
+	config, err := ReadAll(ctx, s, *subject.Config, maxConfig)
+	if err != nil {
+		return nil, fmt.Errorf("config of manifest %s: %w", g.Subject.Digest, err)
+	}
+	m, err := formats.ParseManifest(desc, raw, config)
+	if err != nil {
+		return nil, err
+	}
+	m.Manifest.Layers, m.Manifest.Config = g.Blobs, *subject.Config
+	return m, nil
+}
+
+// MarshalArtifact makes an artifact manifest of an image's manifest, for registries that hold artifacts in this form. It has no
+// configuration: that of the subject, which must be set, is the image's.
+func MarshalArtifact(m *ocispec.Manifest) (ocispec.Descriptor, []byte, error) {
+	raw, err := json.Marshal(struct {
+		MediaType    string               `json:"mediaType"`
+		ArtifactType string               `json:"artifactType"`
+		Blobs        []ocispec.Descriptor `json:"blobs"`
+		Subject      *ocispec.Descriptor  `json:"subject"`
+		Annotations  map[string]string    `json:"annotations,omitempty"`
+	}{ociArtifact, m.ArtifactType, m.Layers, m.Subject, m.Annotations})
+	if err != nil {
+		return ocispec.Descriptor{}, nil, fmt.Errorf("artifact manifest: %w", err)
+	}
+	d := formats.DigestOf(ociArtifact, raw)
+	d.ArtifactType = m.ArtifactType
+	return d, raw, nil
 }
 
 // LoadIndex reads an index, verified, of at most 4 MiB.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -61,7 +62,7 @@ Layers that the target has already are neither downloaded nor pushed again.`,
 	f.Var(&c.chunkSize, "chunk-size", "`SIZE` of chunks, a power of two from 4KiB to 16MiB")
 	f.StringVar(&c.digest, "digest", "blake3", "digest of chunks: blake3 or sha256")
 	f.StringVar(&c.prefetch, "prefetch", "", "`FILE` with one path a line that runtimes read in advance; - is standard input")
-	f.StringToStringVar(&c.options, "option", nil, "`KEY=VALUE` of what is rarer: spacing=SIZE, what nydus-ref inflates at once")
+	f.StringToStringVar(&c.options, "option", nil, "`KEY=VALUE` of what is rarer: spacing=SIZE, how much nydus-ref inflates at once; artifact-manifest=true, for referrers in old registries")
 	f.IntVar(&c.fsVersion, "fs-version", 6, "version of Nydus' RAFS: 6")
 	f.StringVar(&c.record, "record", "", "what was converted before: `sqlite:FILE` or none (a file in the user's state directory)")
 	f.BoolVar(&c.dryRun, "dry-run", false, "resolve, check the right to push, say what would be done")
@@ -80,6 +81,9 @@ func (c *convertFlags) writer(a *app, jobs int) (formats.Writer, error) {
 	}
 	if c.fsVersion != 6 {
 		return nil, usagef("--fs-version %d: 6 is possible", c.fsVersion)
+	}
+	if err := c.checkOptions(); err != nil {
+		return nil, err
 	}
 	paths, err := a.readLines(c.prefetch)
 	if err != nil {
@@ -123,6 +127,35 @@ func (c *convertFlags) sizeOption(key string) (int, error) {
 	return int(size), nil
 }
 
+// boolOption returns the value of --option KEY=true.
+func (c *convertFlags) boolOption(key string) (bool, error) {
+	text, ok := c.options[key]
+	if !ok {
+		return false, nil
+	}
+	v, err := strconv.ParseBool(text)
+	if err != nil {
+		return false, usagef("--option %s=%s: true and false are possible", key, text)
+	}
+	return v, nil
+}
+
+// checkOptions finds keys of --option that nothing asks for.
+func (c *convertFlags) checkOptions() error {
+	for key := range c.options {
+		switch key {
+		case "artifact-manifest":
+		case "spacing":
+			if c.formats[0] != nydus.NameRef {
+				return usagef("--option spacing is for nydus-ref")
+			}
+		default:
+			return usagef("--option %s: spacing and artifact-manifest are possible", key)
+		}
+	}
+	return nil
+}
+
 func (a *app) convert(ctx context.Context, c *convertFlags, source, target string, srcFlags, destFlags *storeFlags) (err error) {
 	attach := convert.Attach(c.attach)
 	if !slices.Contains([]convert.Attach{convert.AttachTag, convert.AttachIndex, convert.AttachReferrer}, attach) {
@@ -146,7 +179,14 @@ func (a *app) convert(ctx context.Context, c *convertFlags, source, target strin
 
 	out := convert.Output{Writer: w, Target: dest}
 	p := a.newProgress()
-	opt := convert.Options{Attach: attach, Platforms: c.platforms, Jobs: a.jobs, Readers: readers()[:1], OnProgress: p.layer}
+	artifact, err := c.boolOption("artifact-manifest")
+	if err != nil {
+		return err
+	}
+	if artifact && attach != convert.AttachReferrer {
+		return usagef("--option artifact-manifest: needs --attach referrer")
+	}
+	opt := convert.Options{Attach: attach, ArtifactManifest: artifact, Platforms: c.platforms, Jobs: a.jobs, Readers: readers()[:1], OnProgress: p.layer}
 	if c.check {
 		opt.BeforeTag = func(ctx context.Context, out convert.Output, made, source ocispec.Descriptor) error {
 			return a.checkBeforeTag(ctx, src, out.Target, made, source)

@@ -25,6 +25,8 @@ const (
 	// artifactType and osFeature mark our manifests in an index, each for other generations of runtimes.
 	artifactType = "application/vnd.nydus.image.manifest.v1+json"
 	osFeature    = "nydus.remoteimage.v1"
+	// artifactTypeRef is that of referrers whose data are the layers of their subject.
+	artifactTypeRef = "application/vnd.nydus.ref.v1"
 
 	fsVersion = "6"
 

@@ -54,6 +54,8 @@ var (
 	_ formats.IndexMarker = (*RefWriter)(nil)
 	_ formats.Tracer      = (*RefWriter)(nil)
 	_ formats.KeepsLayers = (*RefWriter)(nil)
+
+	_ formats.ReferrerMarker = (*RefWriter)(nil)
 )
 
 // NewRefWriter returns a writer.
@@ -86,6 +88,9 @@ func (w *RefWriter) Version() string {
 
 // Trace implements [formats.Tracer].
 func (*RefWriter) Trace() flate.Trace { return flate.TraceIndex }
+
+// ReferrerType implements [formats.ReferrerMarker].
+func (*RefWriter) ReferrerType() string { return artifactTypeRef }
 
 // KeepsLayers implements [formats.KeepsLayers].
 func (*RefWriter) KeepsLayers() bool { return true }
