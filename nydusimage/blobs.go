@@ -11,6 +11,7 @@ import (
 	"github.com/lazuli-project/lazuli/blob"
 	"github.com/lazuli-project/lazuli/formats"
 	"github.com/lazuli-project/lazuli/formats/nydus"
+	"github.com/lazuli-project/lazuli/formats/nydus/nydusblob"
 )
 
 // errNoBlob: no file has the blob.
@@ -51,6 +52,42 @@ func (f *blobFinder) find(id string) (blob.Source, error) {
 	return blob.ReaderAtSource{R: file, N: size}, nil
 }
 
+// openData opens the image of a bootstrap whose blobs may be data sections alone, as containerd's converter hands them over: the
+// bootstrap's own table says where the chunks lie. It does so for all but those in batches and in other objects.
+func (f *blobFinder) openData(ctx context.Context, bootstrap string) (*formats.Image, error) {
+	l, err := load(ctx, bootstrap)
+	if err != nil {
+		return nil, err
+	}
+	decoder, err := nydusblob.NewDecoder()
+	if err != nil {
+		return nil, err
+	}
+	img := &formats.Image{Format: nydus.Name, Tree: l.Tree}
+	for i := range l.blobs {
+		b := &l.blobs[i]
+		if b.Info.Features&(nydusblob.FeatureBatch|nydusblob.FeatureSeparate) != 0 {
+			return f.open(ctx, bootstrap)
+		}
+		src, err := f.get(ctx, b.Info.ID)
+		if err != nil {
+			return nil, err
+		}
+		layout := nydusblob.NewLayout(&b.Info, b.Table, b.Digests, decoder)
+		img.Blobs = append(img.Blobs, formats.Blob{Desc: formats.DigestOf(nydus.MediaTypeBlob, []byte(b.Info.ID)), Layout: layout,
+			Open: func(context.Context) (blob.Source, error) { return src, nil }, PlainSize: layout.Size()})
+	}
+	return img, nil
+}
+
+// get finds a blob where it is.
+func (f *blobFinder) get(ctx context.Context, id string) (blob.Source, error) {
+	if f.other != nil {
+		return f.other(ctx, id)
+	}
+	return f.find(id)
+}
+
 // open opens the image of a bootstrap.
 func (f *blobFinder) open(ctx context.Context, bootstrap string) (*formats.Image, error) {
 	file, size, err := openFile(bootstrap)
@@ -59,10 +96,7 @@ func (f *blobFinder) open(ctx context.Context, bootstrap string) (*formats.Image
 	}
 	f.files = append(f.files, file)
 	return nydus.OpenBare(ctx, blob.ReaderAtSource{R: file, N: size}, filepath.Base(bootstrap), func(id string) (blob.Source, error) {
-		if f.other != nil {
-			return f.other(ctx, id)
-		}
-		return f.find(id)
+		return f.get(ctx, id)
 	})
 }
 

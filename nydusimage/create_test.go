@@ -225,6 +225,26 @@ func TestCreateRepeatable(t *testing.T) {
 	}
 }
 
+// A blob has the name that it is given, in its file's name and in bootstraps.
+func TestCreateBlobID(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	boot := filepath.Join(dir, "boot")
+	res := create(t, nydusimage.CreateOptions{Type: nydusimage.TypeTar, Source: sourceLayers()[1], Bootstrap: boot, BlobDir: dir, BlobID: "mine"})
+	if !slices.Equal(res.Blobs, []string{"mine"}) {
+		t.Errorf("%+v", res)
+	}
+	leftovers(t, dir, "boot", "mine")
+	if out := check(t, boot, dir); !strings.Contains(out, " 0: mine, ") {
+		t.Error(out)
+	}
+	inlined := filepath.Join(dir, "inlined")
+	create(t, nydusimage.CreateOptions{Type: nydusimage.TypeTar, Source: sourceLayers()[1], Blob: inlined, InlineMeta: true, TOC: true, BlobID: "other"})
+	if out := check(t, inlined, ""); !strings.Contains(out, " 0: other, ") {
+		t.Error(out)
+	}
+}
+
 func TestCreateRefuses(t *testing.T) {
 	t.Parallel()
 	src := sourceLayers()[1]

@@ -18,7 +18,7 @@ type UnpackOptions struct {
 	Bootstrap string // or a blob that holds its own
 	Output    string // file or pipe
 
-	Blob    string     // the only blob's file
+	Blob    string     // the only blob's file, or its data section alone
 	BlobDir string     // blobs by id
 	Source  BlobSource // or what finds them
 }
@@ -30,7 +30,7 @@ func Unpack(ctx context.Context, o UnpackOptions) (sockets int, err error) {
 	}
 	finder := &blobFinder{file: o.Blob, dir: o.BlobDir, other: o.Source, own: o.Bootstrap}
 	defer finder.close()
-	img, err := finder.open(ctx, o.Bootstrap)
+	img, err := finder.openData(ctx, o.Bootstrap)
 	if err != nil {
 		return 0, err
 	}

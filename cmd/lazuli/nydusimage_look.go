@@ -123,15 +123,25 @@ func (b *nydusBackend) add(f *pflag.FlagSet) {
 	f.StringVar(&b.configFile, "backend-config-file", "", "Config file of backend")
 }
 
-// check refuses what is no directory. What would find blobs elsewhere goes into the options as a [nydusimage.BlobSource].
-func (b *nydusBackend) check() error {
-	switch {
-	case b.kind == "":
-		return nil
-	case b.config == "" && b.configFile == "":
-		return errors.New("--backend-config or --backend-config-file must be specified")
+// source returns what finds the blobs, nil without the flags.
+func (b *nydusBackend) source() (nydusimage.BlobSource, error) {
+	if b.kind == "" {
+		return nil, nil
 	}
-	return fmt.Errorf("--backend-type %s: %w", b.kind, blob.ErrUnsupported)
+	config := []byte(b.config)
+	switch {
+	case b.configFile != "":
+		var err error
+		if config, err = os.ReadFile(b.configFile); err != nil {
+			return nil, fmt.Errorf("backend configuration: %w", err)
+		}
+	case b.config == "":
+		return nil, errors.New("--backend-config or --backend-config-file must be specified")
+	}
+	if b.kind == "http-proxy" {
+		return nydusimage.HTTPProxy(config)
+	}
+	return nil, fmt.Errorf("--backend-type %s: %w", b.kind, blob.ErrUnsupported)
 }
 
 func (n *nydusApp) unpackCommand() *cobra.Command {
@@ -156,7 +166,7 @@ func (n *nydusApp) unpackCommand() *cobra.Command {
 		if !f.Changed("output") {
 			return usagef("the following required arguments were not provided: --output <output>")
 		}
-		if err := backend.check(); err != nil {
+		if o.Source, err = backend.source(); err != nil {
 			return err
 		}
 		sockets, err := nydusimage.Unpack(cmd.Context(), o)

@@ -29,11 +29,11 @@ func (n *nydusApp) optimizeCommand() *cobra.Command {
 	f.StringVarP(&o.Output, "output-bootstrap", "O", "", "Output path of optimized bootstrap")
 	f.StringVar(&o.OutputBlobDir, "output-blob-dir", "", "Directory path for storing optimized blob")
 	c.addJSON(f)
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+	cmd.RunE = func(cmd *cobra.Command, _ []string) (err error) {
 		if o.Bootstrap == "" {
 			return usagef("the following required arguments were not provided: --bootstrap <bootstrap>")
 		}
-		if err := backend.check(); err != nil {
+		if o.Source, err = backend.source(); err != nil {
 			return err
 		}
 		res, err := nydusimage.Optimize(cmd.Context(), o)
@@ -84,7 +84,7 @@ func (n *nydusApp) compactCommand() *cobra.Command {
 		if o.Bootstrap == "" || o.BlobDir == "" {
 			return usagef("the following required arguments were not provided: --bootstrap <bootstrap> --blob-dir <blob-dir>")
 		}
-		if err := backend.check(); err != nil {
+		if o.Source, err = backend.source(); err != nil {
 			return err
 		}
 		r, err := ratio(int64(o.MinUsedRatio))

@@ -180,6 +180,12 @@ func (l *Layout) DecodeSpans(plain [][]byte, stored []byte, spans []blob.Span) e
 		to = max(to, end)
 	}
 	e, last := l.table.Entry(first), l.table.Entry(to-1)
+	for _, s := range spans {
+		// Spans of no group, or of several, can lie at one place in a table that somebody made up.
+		if from, to := l.chunks(s.Index); !l.sameGroup(&e, from, to) {
+			return fmt.Errorf("spans of several groups at %d: %w", s.Stored.Off, blob.ErrCorrupt)
+		}
+	}
 	_, size := l.table.group(&e)
 	if l.table.zran {
 		size = int64(last.GroupOffset) + last.Plain.Len
@@ -198,6 +204,16 @@ func (l *Layout) DecodeSpans(plain [][]byte, stored []byte, spans []blob.Span) e
 		l.cut(plain[i], group, s)
 	}
 	return nil
+}
+
+// sameGroup reports whether chunks are in the group of e.
+func (l *Layout) sameGroup(e *Entry, from, to int) bool {
+	for i := from; i < to; i++ {
+		if x := l.table.Entry(i); !x.InGroup || x.Group != e.Group {
+			return false
+		}
+	}
+	return true
 }
 
 // cut takes the chunks of a span out of their group.

@@ -60,11 +60,12 @@ func knownTable(info *nydusblob.Info, entries []nydusblob.Entry) (*nydusblob.Tab
 	if v2 {
 		t = nydusblob.NewTableV2()
 	}
-	var next int64
+	var next, stored int64
 	for i := range entries {
 		e := entries[i]
 		if e.Plain.Len == 0 {
-			e = nydusblob.Entry{Plain: blob.Range{Off: next, Len: 1}, Stored: blob.Range{Len: 1}}
+			// As if it were a byte behind the chunk before, so that no two of them lie at one place.
+			e = nydusblob.Entry{Plain: blob.Range{Off: next, Len: 1}, Stored: blob.Range{Off: stored, Len: 1}}
 		}
 		if e.Plain.Off < next || e.Plain.Off%nydusblob.Align != 0 || e.Plain.Len > int64(info.ChunkSize) || e.Plain.Off > nydusblob.MaxPlainSize-nydusblob.MaxChunkSize {
 			return nil, corrupt("chunk %d with %d bytes at %d", i, e.Plain.Len, e.Plain.Off)
@@ -78,6 +79,7 @@ func knownTable(info *nydusblob.Info, entries []nydusblob.Entry) (*nydusblob.Tab
 		default:
 			t.Append(e)
 		}
+		stored = e.Stored.End()
 		next = (e.Plain.End() + nydusblob.Align - 1) &^ (nydusblob.Align - 1)
 	}
 	return t, nil
