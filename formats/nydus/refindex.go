@@ -22,8 +22,7 @@ type zranIndex struct {
 	spacing   int64
 
 	contexts []zranContext
-	chunk    refChunk            // that has been begun
-	found    []*flate.Checkpoint // used again and again
+	chunk    refChunk // that has been begun
 }
 
 type zranContext struct {
@@ -32,18 +31,35 @@ type zranContext struct {
 	plain  int64
 }
 
-// begin begins a chunk of n bytes at an offset of the stream.
+// begin begins a chunk at an offset of the stream.
 func (x *zranIndex) begin(at int64) {
 	in := x.stream.StoredAt(at)
-	from := x.checkpoint(at)
-	if from.Plain == at {
-		in = max(in, from.Stored)
-	}
-	if x.wantsContext(from, in, at) {
+	if x.wantsContext(in, at) {
+		from := x.checkpoint(at)
+		if from.Plain == at {
+			in = max(in, from.Stored)
+		}
 		x.contexts = append(x.contexts, zranContext{from: from})
 	}
 	last := len(x.contexts) - 1
 	x.chunk = refChunk{context: uint32(last), offset: uint32(at - x.contexts[last].from.Plain), stored: blob.Range{Off: in}}
+}
+
+// wantsContext reports whether a chunk that begins where in bytes of the layer have been read, and at of its tar, gets a new
+// context from the latest checkpoint.
+func (x *zranIndex) wantsContext(in, at int64) bool {
+	if len(x.contexts) == 0 {
+		return true
+	}
+	c := &x.contexts[len(x.contexts)-1]
+	stored, plain := in-c.from.Stored, at-c.from.Plain
+	// Where much lies between that nobody wants, it is not read for the next chunk.
+	gap := stored > 2*c.stored && c.stored > x.spacing/2
+	if stored < x.spacing/2 && plain+x.chunkSize < 2*x.spacing && !gap {
+		return false
+	}
+	latest, _ := x.stream.BoundaryAt(at)
+	return latest != c.from.Stored
 }
 
 // checkpoint returns the latest checkpoint before a chunk that begins at an offset. Between two gzip members it is the one behind
@@ -53,29 +69,12 @@ func (x *zranIndex) checkpoint(at int64) *flate.Checkpoint {
 	if !from.Final {
 		return from
 	}
-	x.found = x.stream.AppendCheckpoints(x.found[:0])
-	for _, c := range x.found {
+	for _, c := range x.stream.AppendCheckpoints(nil) {
 		if c.Plain == at && !c.Final {
 			return c
 		}
 	}
 	return from
-}
-
-// wantsContext reports whether a chunk that begins where in bytes of the layer have been read, and at of its tar, gets a new
-// context from the latest checkpoint.
-func (x *zranIndex) wantsContext(from *flate.Checkpoint, in, at int64) bool {
-	if len(x.contexts) == 0 {
-		return true
-	}
-	c := &x.contexts[len(x.contexts)-1]
-	if c.from == from {
-		return false
-	}
-	stored, plain := in-c.from.Stored, at-c.from.Plain
-	// Where much lies between that nobody wants, it is not read for the next chunk.
-	gap := stored > 2*c.stored && c.stored > x.spacing/2
-	return stored >= x.spacing/2 || plain+x.chunkSize >= 2*x.spacing || gap
 }
 
 // end ends the chunk at an offset of the stream.

@@ -47,12 +47,12 @@ func Gzip(tb testing.TB, tar []byte) Layer {
 	return Layer{MediaType: ocispec.MediaTypeImageLayerGzip, Stored: buf.Bytes(), Tar: tar}
 }
 
-// GzipMembers compresses a layer into gzip members of up to 5000 bytes each.
+// GzipMembers compresses a layer into gzip members of up to 1024 bytes each, so that contents begin where members do.
 func GzipMembers(tb testing.TB, tar []byte) Layer {
 	tb.Helper()
 	l := Layer{MediaType: ocispec.MediaTypeImageLayerGzip, Tar: tar}
 	for rest := tar; ; {
-		n := min(len(rest), 5000)
+		n := min(len(rest), 1024)
 		l.Stored = append(l.Stored, Gzip(tb, rest[:n]).Stored...)
 		if rest = rest[n:]; len(rest) == 0 {
 			return l
