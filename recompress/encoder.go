@@ -22,8 +22,8 @@ type Options struct {
 	NoSearch bool
 }
 
-// Encoder makes compressed forms of chunks. It may be used concurrently; each call at work needs up to 1.5 MB, which are kept for
-// later ones. The same content with the same matches gives the same bytes.
+// Encoder makes compressed forms of chunks. It may be used concurrently; each call at work needs some 2 MB, which are kept for later
+// ones. The same content with the same matches gives the same bytes.
 type Encoder struct {
 	options Options
 	states  sync.Pool // of *state
@@ -40,8 +40,8 @@ func NewEncoder(o Options) *Encoder {
 // shorter than 16 bytes or longer than MaxChunk: so p has been compressed if fewer than len(p) bytes are appended.
 //
 // matches are those of the stream that p was inflated from, with places from p's beginning on. Any others, in whatever order, give
-// a right frame too, but hardly a small one. The time depends on their number more than on len(p). Nothing is allocated
-// once dst has room for 1.01*len(p) and 100 bytes.
+// a right frame too, but hardly a small one. The time depends on their number more than on len(p). Nothing is
+// allocated where dst has room for 1.01*len(p) and 100 bytes.
 func (e *Encoder) AppendZstd(dst, p []byte, matches []flate.Match) []byte {
 	if len(p) < minChunk || len(p) > MaxChunk {
 		return append(dst, p...)
