@@ -44,7 +44,8 @@ func (a *app) nydusImage(ctx context.Context, args []string) int {
 	root.SetIn(a.stdin)
 	root.SetOut(a.stdout)
 	root.SetErr(a.stderr)
-	err := errors.Join(root.ExecuteContext(ctx), n.closeLog())
+	cmd, err := root.ExecuteContextC(ctx)
+	err = errors.Join(err, n.closeLog())
 	var usage *usageError
 	switch {
 	case err == nil:
@@ -54,7 +55,7 @@ func (a *app) nydusImage(ctx context.Context, args []string) int {
 		return nydusUsage
 	}
 	fmt.Fprintf(a.stderr, "Error: %v\n", err)
-	if errors.Is(err, nydusimage.ErrInconsistent) {
+	if cmd.Name() == "merge" && errors.Is(err, nydusimage.ErrInconsistent) {
 		return nydusInconsistent
 	}
 	return nydusFailed
