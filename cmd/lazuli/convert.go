@@ -57,7 +57,7 @@ Layers that the target has already are neither downloaded nor pushed again.`,
 	f.StringVar(&c.attach, "attach", "tag", "tag: an image of its own; index: the source's manifests first, ours last; referrer: a manifest whose subject is the source")
 	f.StringSliceVar(&c.platforms, "platform", nil, "`OS/ARCH[/VARIANT]`,... to convert (all)")
 	f.StringVar(&c.compression, "compression", "zstd", "none, lz4 or zstd")
-	f.IntVar(&c.level, "level", 0, "compression level, 1 to 19 (3)")
+	f.IntVar(&c.level, "level", 0, "compression level, 1 to 19; without, what gzip found in the layers is used instead of a search")
 	c.chunkSize = 1 << 20
 	f.Var(&c.chunkSize, "chunk-size", "`SIZE` of chunks, a power of two from 4KiB to 16MiB")
 	f.StringVar(&c.digest, "digest", "blake3", "digest of chunks: blake3 or sha256")

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/lazuli-project/lazuli/blob"
+	"github.com/lazuli-project/lazuli/flate"
 	"github.com/lazuli-project/lazuli/formats"
 	"github.com/lazuli-project/lazuli/formats/nydus/nydusblob"
 )
@@ -38,6 +39,8 @@ type job struct {
 	plain   []byte
 	ends    []int  // of the chunks in plain
 	single  []bool // which of them are their whole file, and small enough for a batch
+	matches []flate.Match
+	matched []int // ends of the chunks' matches in matches
 	sums    [][nydusblob.DigestSize]byte
 	crcs    []uint32      // where they are wanted
 	fresh   []freshChunk  // those that are not in the layer yet
@@ -63,7 +66,17 @@ func (j *job) chunk(i int) []byte {
 	return j.plain[from:j.ends[i]]
 }
 
+// matchesOf returns the matches of a chunk.
+func (j *job) matchesOf(i int) []flate.Match {
+	from := 0
+	if i > 0 {
+		from = j.matched[i-1]
+	}
+	return j.matches[from:j.matched[i]]
+}
+
 func (j *job) reset() {
+	j.matches, j.matched = j.matches[:0], j.matched[:0]
 	j.plain, j.ends, j.fresh, j.stored = j.plain[:0], j.ends[:0], j.fresh[:0], j.stored[:0]
 	j.single, j.sums, j.crcs = j.single[:0], j.sums[:0], j.crcs[:0]
 	j.decided, j.done = make(chan struct{}), make(chan struct{})
@@ -77,6 +90,7 @@ type chunker struct {
 	enc    *nydusblob.Encoder
 	pool   *sync.Pool
 	out    io.Writer
+	stream *flate.Reader // has the matches of the content; nil where they are not asked for
 
 	current *job
 	most    int           // chunks of a job
@@ -138,8 +152,8 @@ func (c *chunker) begin(size int64) error {
 	return nil
 }
 
-// add takes the next bytes of the file.
-func (c *chunker) add(p []byte) error {
+// add takes the next bytes of the file, which lie at an offset of the stream; -1 where they do not.
+func (c *chunker) add(p []byte, at int64) error {
 	if int64(len(p)) > c.file {
 		return fmt.Errorf("%d bytes more than the file has: %w", int64(len(p))-c.file, blob.ErrCorrupt)
 	}
@@ -151,16 +165,35 @@ func (c *chunker) add(p []byte) error {
 		}
 		j := c.current
 		n := min(c.chunk, len(p))
+		if c.stream != nil && at >= 0 {
+			c.addMatches(at, int64(n))
+			at += int64(n)
+		}
 		j.plain = append(j.plain, p[:n]...)
 		p = p[n:]
 		c.chunk -= n
 		c.file -= int64(n)
 		if c.chunk == 0 {
 			j.ends, j.single = append(j.ends, len(j.plain)), append(j.single, c.single)
+			j.matched = append(j.matched, len(j.matches))
 			c.count++
 		}
 	}
 	return nil
+}
+
+// addMatches takes the matches of the next n bytes of the open chunk.
+func (c *chunker) addMatches(at, n int64) {
+	j := c.current
+	begin := len(j.plain) // of those bytes in the chunk
+	if k := len(j.ends); k > 0 {
+		begin -= j.ends[k-1]
+	}
+	known := len(j.matches)
+	j.matches = c.stream.AppendMatches(j.matches, at, n)
+	for i := known; i < len(j.matches); i++ {
+		j.matches[i].At += uint32(begin)
+	}
 }
 
 // open begins a chunk of n bytes, in the current job if it has room.
@@ -332,7 +365,7 @@ func (c *chunker) compress(j *job) {
 		n := c.inBatch(j, i)
 		if n == 0 {
 			f := &j.fresh[i]
-			j.stored = c.enc.Append(j.stored, j.chunk(f.at))
+			j.stored = c.enc.AppendMatched(j.stored, j.chunk(f.at), j.matchesOf(f.at))
 			f.end = len(j.stored)
 			i++
 			continue

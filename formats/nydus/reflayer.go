@@ -25,7 +25,6 @@ type refLayerWriter struct {
 	index *zranIndex    // nil for a layer that is not compressed
 	sum   digest.Digest // of the stored chunk table with its header
 
-	at     int64      // of the current entry's content, in the layer's tar
 	file   int64      // bytes that the entry still wants
 	chunk  int64      // bytes that the open chunk still wants
 	begun  int64      // where it began
@@ -38,32 +37,33 @@ func (l *refLayerWriter) Entry(e *tarfs.Entry, node *tree.Node) error {
 		if len(e.Data) != 1 || e.Data[0].Blob == tree.Hole {
 			return fmt.Errorf("sparse file: %w", formats.ErrAgain) // its chunks do not lie in one piece
 		}
-		l.at, l.file = e.Data[0].Offset, e.Size
+		l.file = e.Size
 	}
 	return l.layerWriter.Entry(e, node)
 }
 
 // Data implements [formats.LayerWriter].
 func (l *refLayerWriter) Data(p []byte) error {
+	at := l.at
 	if err := l.layerWriter.Data(p); err != nil || l.drop {
 		return err
 	}
 	for len(p) > 0 {
 		if l.chunk == 0 {
-			l.chunk, l.begun = min(int64(l.w.set.chunkSize), l.file), l.at
+			l.chunk, l.begun = min(int64(l.w.set.chunkSize), l.file), at
 			if l.index != nil {
-				l.index.begin(l.at)
+				l.index.begin(at)
 			}
 		}
 		n := min(l.chunk, int64(len(p)))
 		p = p[n:]
-		l.at, l.file, l.chunk = l.at+n, l.file-n, l.chunk-n
+		at, l.file, l.chunk = at+n, l.file-n, l.chunk-n
 		if l.chunk > 0 {
 			continue
 		}
-		place := refChunk{stored: blob.Range{Off: l.begun, Len: l.at - l.begun}}
+		place := refChunk{stored: blob.Range{Off: l.begun, Len: at - l.begun}}
 		if l.index != nil {
-			if place = l.index.end(l.at); l.index.tooLarge() {
+			if place = l.index.end(at); l.index.tooLarge() {
 				return fmt.Errorf("DEFLATE block of more than %d bytes: %w", nydusblob.MaxContext, formats.ErrAgain)
 			}
 		}

@@ -9,6 +9,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/lazuli-project/lazuli/blob"
+	"github.com/lazuli-project/lazuli/flate"
 	"github.com/lazuli-project/lazuli/formats"
 	"github.com/lazuli-project/lazuli/formats/nydus/nydusblob"
 	"github.com/lazuli-project/lazuli/formats/nydus/rafs6"
@@ -30,6 +31,7 @@ var (
 	_ formats.Writer      = (*Writer)(nil)
 	_ formats.Reopener    = (*Writer)(nil)
 	_ formats.IndexMarker = (*Writer)(nil)
+	_ formats.Tracer      = (*Writer)(nil)
 )
 
 // NewWriter returns a writer.
@@ -51,6 +53,14 @@ func (*Writer) Name() string { return Name }
 // Version implements [formats.Writer]. Prefetch paths and the source's name are in the image, not in its layers.
 func (w *Writer) Version() string { return w.set.version() }
 
+// Trace implements [formats.Tracer]: chunks are compressed by the matches that the layer's own compressor found.
+func (w *Writer) Trace() flate.Trace {
+	if w.set.search || w.set.compressor == nydusblob.CompressorNone {
+		return 0
+	}
+	return flate.TraceMatches
+}
+
 // MarkIndexEntry implements [formats.IndexMarker]: the artifact type is for today's runtimes, the platform's feature makes
 // those that do not know it pass the entry over.
 func (*Writer) MarkIndexEntry(d ocispec.Descriptor) ocispec.Descriptor {
@@ -64,7 +74,7 @@ func (*Writer) MarkIndexEntry(d ocispec.Descriptor) ocispec.Descriptor {
 }
 
 // Layer implements [formats.Writer].
-func (w *Writer) Layer(ctx context.Context, _ formats.LayerSource, _ []formats.Layer, sink formats.Sink) (formats.LayerWriter, error) {
+func (w *Writer) Layer(ctx context.Context, src formats.LayerSource, _ []formats.Layer, sink formats.Sink) (formats.LayerWriter, error) {
 	obj, err := sink.Create(ctx, MediaTypeBlob)
 	if err != nil {
 		return nil, err
@@ -72,6 +82,9 @@ func (w *Writer) Layer(ctx context.Context, _ formats.LayerSource, _ []formats.L
 	lw := &layerWriter{w: w, ctx: ctx, obj: obj}
 	lw.out = newSectionWriter(obj, w.set.form)
 	lw.chunks = newChunker(ctx, w, lw.out)
+	if !w.set.search {
+		lw.chunks.stream = src.Stream
+	}
 	return lw, nil
 }
 
@@ -116,7 +129,8 @@ type layerWriter struct {
 	out    *sectionWriter
 	chunks *chunker
 	files  []layerFile
-	drop   bool // the content of the current entry has no node
+	drop   bool  // the content of the current entry has no node
+	at     int64 // of what comes next of it in the layer's tar; -1 where it has holes
 	stats  formats.LayerStats
 }
 
@@ -137,6 +151,10 @@ func (l *layerWriter) Entry(e *tarfs.Entry, node *tree.Node) error {
 	if e.Size == 0 || l.drop {
 		return nil
 	}
+	l.at = -1
+	if len(e.Data) == 1 && e.Data[0].Blob != tree.Hole {
+		l.at = e.Data[0].Offset
+	}
 	l.stats.Plain += e.Size
 	l.files = append(l.files, layerFile{node, e.Size, uint32(l.chunks.count)})
 	return l.chunks.begin(e.Size)
@@ -147,7 +165,13 @@ func (l *layerWriter) Data(p []byte) error {
 	if l.drop {
 		return nil
 	}
-	return l.chunks.add(p)
+	if err := l.chunks.add(p, l.at); err != nil {
+		return err
+	}
+	if l.at >= 0 {
+		l.at += int64(len(p))
+	}
+	return nil
 }
 
 // Abort implements [formats.LayerWriter].
