@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"github.com/lazuli-project/lazuli/blob"
+	"github.com/lazuli-project/lazuli/flate"
 	"github.com/lazuli-project/lazuli/formats"
 	"github.com/lazuli-project/lazuli/formats/nydus"
 	"github.com/lazuli-project/lazuli/formats/nydus/nydusblob"
@@ -156,6 +157,8 @@ func (o *CreateOptions) check() error {
 		return fmt.Errorf("prefetch policy %q is not known", o.PrefetchPolicy)
 	case o.BlobCacheDir == "" && o.Blob == "" && o.BlobDir == "":
 		return errors.New("both --blob and --blob-dir are missing, please specify one to store the generated data blob file")
+	case o.isRef() && (o.BlobID != "" || o.PrefetchPolicy == PrefetchBlob || o.BatchSize > 0 || o.Encrypt || o.FSVersion == "5"):
+		return fmt.Errorf("conversion type %s conflicts with --blob-id, --prefetch-policy blob, --batch-size, --encrypt and --fs-version 5", o.Type)
 	case o.BlobCacheDir != "" && (o.Type == TypeEStargz || o.InlineMeta || o.TOC || o.BatchSize > 0):
 		return fmt.Errorf("--blob-cache-dir conflicts with type %s, --blob-inline-meta, --features blob-toc and --batch-size", TypeEStargz)
 	case len(o.BlobID) > maxBlobID:
@@ -182,7 +185,8 @@ func (o *CreateOptions) unsupported() error {
 		what  string
 	}{
 		{o.FSVersion == "5", "--fs-version 5"},
-		{o.Type == TypeTargzRef || o.Type == TypeStargzRef || o.Type == TypeTOCRef || o.Type == TypeTarfs, "--type " + o.Type},
+		{o.Type == TypeTOCRef || o.Type == TypeTarfs, "--type " + o.Type},
+		{o.isRef() && (!o.InlineMeta || !o.TOC), "--type " + o.Type + " without --blob-inline-meta and --features blob-toc"},
 		{o.Encrypt, "--encrypt"},
 		{o.BlobOffset != 0, "--blob-offset"},
 		{o.Attributes != "", "--attributes"},
@@ -232,6 +236,10 @@ func (c *creation) prepare(ctx context.Context) error {
 	if c.PrefetchPolicy == PrefetchFS {
 		opt.Builder.Prefetch = c.Prefetch
 	}
+	if c.isRef() {
+		c.codec, c.digest = nydusblob.CompressorGzip, nydusblob.DigesterSHA256
+		return nil
+	}
 	own := config{uint32(opt.ChunkSize), !c.Repeatable}
 	var known []rafs6.Blob
 	for _, path := range []string{dictPath(c.ChunkDict), c.Parent} {
@@ -273,6 +281,9 @@ func (c *creation) blobTarget() target {
 
 // layer writes the blob.
 func (c *creation) layer(ctx context.Context, out *object) (formats.Layer, error) {
+	if c.isRef() {
+		return c.refLayer(ctx, out)
+	}
 	w, err := c.writer.Layer(ctx, formats.LayerSource{}, nil, sink{out})
 	if err != nil {
 		return formats.Layer{}, err
@@ -303,7 +314,12 @@ func (c *creation) tar(ctx context.Context, w formats.LayerWriter) (*tree.Tree, 
 		return nil, err
 	}
 	defer func() { _ = src.Close() }() // was read only
-	return feedTar(ctx, src, w)
+	plain, err := flate.NewReader(src)
+	if err != nil {
+		return nil, fmt.Errorf("source: %w", err)
+	}
+	defer func() { _ = plain.Close() }() // frees memory only
+	return feedTar(ctx, plain, w)
 }
 
 // bootstrap writes the bootstrap that is apart, and returns its path and the ids of its blobs.

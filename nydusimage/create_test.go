@@ -256,6 +256,12 @@ func TestCreateRefuses(t *testing.T) {
 		"v5":                 {func(o *nydusimage.CreateOptions) { o.FSVersion = "5" }, "--fs-version 5", blob.ErrUnsupported},
 		"version 7":          {func(o *nydusimage.CreateOptions) { o.FSVersion = "7" }, "invalid fs-version", nil},
 		"tarfs":              {func(o *nydusimage.CreateOptions) { o.Type = nydusimage.TypeTarfs }, "tar-tarfs", blob.ErrUnsupported},
+		"ref, apart":         {func(o *nydusimage.CreateOptions) { o.Type = nydusimage.TypeTargzRef }, "--blob-inline-meta", blob.ErrUnsupported},
+		"ref with id":        {func(o *nydusimage.CreateOptions) { *o = refOptions(o); o.BlobID = "x" }, "conflicts", nil},
+		"ref, prefetch blob": {func(o *nydusimage.CreateOptions) { *o = refOptions(o); o.PrefetchPolicy = "blob" }, "conflicts", nil},
+		"ref with batches":   {func(o *nydusimage.CreateOptions) { *o = refOptions(o); o.BatchSize = 4096 }, "conflicts", nil},
+		"ref, no tar":        {func(o *nydusimage.CreateOptions) { *o = refOptions(o); o.Source = "create_test.go" }, "source", blob.ErrCorrupt},
+		"ref, no source":     {func(o *nydusimage.CreateOptions) { *o = refOptions(o); o.Source += "x" }, "source", os.ErrNotExist},
 		"eStargz index":      {func(o *nydusimage.CreateOptions) { o.Type = "stargz_index" }, "estargztoc-ref", blob.ErrUnsupported},
 		"encryption":         {func(o *nydusimage.CreateOptions) { o.Encrypt = true }, "--encrypt", blob.ErrUnsupported},
 		"attributes":         {func(o *nydusimage.CreateOptions) { o.Attributes = "x" }, "--attributes", blob.ErrUnsupported},
@@ -292,5 +298,58 @@ func TestCreateRefuses(t *testing.T) {
 			}
 			leftovers(t, dir)
 		})
+	}
+}
+
+// refOptions are those with which converters build an index of a layer.
+func refOptions(o *nydusimage.CreateOptions) nydusimage.CreateOptions {
+	return nydusimage.CreateOptions{Type: nydusimage.TypeTargzRef, Source: o.Source, Stdin: o.Stdin, BlobDir: o.BlobDir, InlineMeta: true, TOC: true}
+}
+
+// The layers stay the data: what is written beside them is small, and merged it gives the image.
+func TestCreateRef(t *testing.T) {
+	t.Parallel()
+	for name, o := range map[string]nydusimage.CreateOptions{"gzip": {Type: nydusimage.TypeTargzRef}, "eStargz": {Type: nydusimage.TypeStargzRef}, "plain": {Type: nydusimage.TypeTargzRef}} {
+		dir := t.TempDir()
+		m := nydusimage.MergeOptions{Bootstrap: filepath.Join(dir, "image.boot")}
+		var originals []string
+		for i, l := range imagetest.Edge(t).Layers {
+			stored := l.Stored
+			if name == "plain" {
+				stored = l.Tar
+			}
+			o := o
+			o.InlineMeta, o.TOC, o.BlobDir = true, true, dir
+			o.Source = writeFile(t, dir, "layer", stored)
+			if i == 1 { // what comes once
+				o.Source, o.Stdin = "-", bytes.NewReader(stored)
+			}
+			res := create(t, o)
+			path := newest(t, dir, append(m.Sources, originals...))
+			m.Sources, m.BlobDigests, m.BlobSizes = append(m.Sources, path), append(m.BlobDigests, filepath.Base(path)), append(m.BlobSizes, uint64(res.BlobSize))
+			if len(res.Blobs) != 1 || res.Compressor != "gzip" || i == 0 && res.BlobSize*10 > int64(len(stored)) {
+				t.Errorf("%s: %+v", name, res)
+			}
+			originals = append(originals, writeFile(t, dir, res.Blobs[0], stored))
+		}
+		res := merge(t, m)
+		if len(res.Blobs) != 3 {
+			t.Errorf("%s: %+v", name, res)
+		}
+		if diff := imagetest.Diff(imagetest.EdgeTree(t), list(t, m.Bootstrap, dir)); diff != "" {
+			t.Errorf("%s: %s", name, diff)
+		}
+		check(t, m.Bootstrap, dir)
+	}
+	for name, stored := range map[string][]byte{
+		"zstd":   imagetest.Zstd(t, imagetest.Tar(t, imagetest.File("a", "1"))).Stored,
+		"sparse": imagetest.Gzip(t, imagetest.Tar(t, imagetest.Sparse(t, "s", imagetest.Sparse10, 1<<20, imagetest.Piece{Off: 4096, Data: "x"}))).Stored,
+	} {
+		dir := t.TempDir()
+		o := refOptions(&nydusimage.CreateOptions{Source: "-", Stdin: bytes.NewReader(stored), BlobDir: dir})
+		if _, err := nydusimage.Create(t.Context(), o); !errors.Is(err, blob.ErrUnsupported) {
+			t.Errorf("%s: %v", name, err)
+		}
+		leftovers(t, dir)
 	}
 }

@@ -47,6 +47,21 @@ func TestMergeLikeReference(t *testing.T) {
 	}
 }
 
+// The same of layers that stay the data, with the flags that containerd's converter gives.
+func TestMergeRefLikeReference(t *testing.T) {
+	t.Parallel()
+	boot := filepath.Join(t.TempDir(), "boot")
+	o := nydusimage.MergeOptions{Sources: layersOf(t, "v6-zran"), Bootstrap: boot, PrefetchPolicy: "fs", Prefetch: []string{"/"}, BlobSizes: []uint64{86155, 8551, 7621},
+		TOCDigests: []string{"685cb1490f6c90e18e5c2bd84909d8c8c54a0b7626998020d62318137e49d20f", "86b5b4bbb468ef5a9ee9e2b3feb058005df203bc0a8da6f7bc0ccff6140372b5", "62072f7303ba4666dcfe4a000461d6cdb00ef51451aa9b42be6bd8fc9f9d66e0"}}
+	for _, path := range o.Sources {
+		o.BlobDigests = append(o.BlobDigests, filepath.Base(path))
+	}
+	merge(t, o)
+	if !bytes.Equal(readFile(t, boot), readFile(t, filepath.Join(reference, "v6-zran", "image.boot"))) {
+		t.Error("the bootstrap differs")
+	}
+}
+
 func TestMergeLists(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

@@ -38,13 +38,8 @@ func openSource(path string, stdin io.Reader) (io.ReadCloser, error) {
 	return f, nil
 }
 
-// feedTar gives a tar, compressed or not, to a writer and returns the layer's tree.
-func feedTar(ctx context.Context, src io.Reader, w formats.LayerWriter) (*tree.Tree, error) {
-	plain, err := flate.NewReader(src)
-	if err != nil {
-		return nil, fmt.Errorf("source: %w", err)
-	}
-	defer func() { _ = plain.Close() }() // frees memory only
+// feedTar gives a tar to a writer and returns the layer's tree.
+func feedTar(ctx context.Context, plain *flate.Reader, w formats.LayerWriter) (*tree.Tree, error) {
 	r, b := tarfs.NewReader(plain), tarfs.NewBuilder()
 	for {
 		if ctx.Err() != nil {
