@@ -148,5 +148,27 @@ func FuzzParse(f *testing.F) {
 		if err := b.Tree.Validate(sizes); err != nil {
 			t.Fatal(err)
 		}
+		rebuild(t, b)
 	})
+}
+
+// rebuild makes a bootstrap of what another one knows, which must be possible or refused.
+func rebuild(t *testing.T, b *Bootstrap) {
+	t.Helper()
+	blobs, err := b.KnownBlobs()
+	if err != nil {
+		if !errors.Is(err, blob.ErrCorrupt) && !errors.Is(err, blob.ErrUnsupported) {
+			t.Fatal(err)
+		}
+		return
+	}
+	for i := range blobs {
+		if blobs[i], err = JoinKnown(blobs[i], blobs[i]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, err = Build(&Spec{Tree: b.Tree, Blobs: blobs, ChunkSize: b.ChunkSize, Compressor: b.Compressor(), Digester: b.Digester()})
+	if err != nil && !errors.Is(err, ErrTree) && !errors.Is(err, blob.ErrUnsupported) {
+		t.Fatal(err)
+	}
 }
