@@ -125,6 +125,7 @@ const (
 	refIndexMask = 1<<refBlobShift - 1
 )
 
+// newChunker returns a chunker that writes to out. Without out it only digests and deduplicates.
 func newChunker(ctx context.Context, w *Writer, out io.Writer) *chunker {
 	c := &chunker{set: &w.set, enc: w.enc, pool: &w.pool, out: out,
 		permits: make(chan struct{}, jobs(w.set.cpu)), queue: make(chan *job, jobs(w.set.cpu)), ordered: make(chan *job, jobs(w.set.cpu))}
@@ -357,6 +358,10 @@ func (c *chunker) compress(j *job) {
 	if len(j.fresh) == 0 {
 		return
 	}
+	if c.out == nil {
+		c.placePlain(j)
+		return
+	}
 	if cap(j.stored) == 0 {
 		// Room for what grows a little before it is given up.
 		j.stored = make([]byte, 0, cap(j.plain)+cap(j.plain)/128+1024)
@@ -382,6 +387,15 @@ func (c *chunker) compress(j *job) {
 	}
 }
 
+// placePlain gives the new chunks of a job places as if they were stored as they are.
+func (c *chunker) placePlain(j *job) {
+	end := 0
+	for i := range j.fresh {
+		end += len(j.chunk(j.fresh[i].at))
+		j.fresh[i].end = end
+	}
+}
+
 // inBatch returns how many of the new chunks from i on share a batch; 0 if that one stands alone.
 func (c *chunker) inBatch(j *job, i int) int {
 	n := 0
@@ -402,12 +416,14 @@ func (c *chunker) write() {
 		case <-c.ctx.Done():
 			return
 		}
-		start := time.Now()
-		if _, err := c.out.Write(j.stored); err != nil {
-			c.cancel(err)
-			return
+		if c.out != nil {
+			start := time.Now()
+			if _, err := c.out.Write(j.stored); err != nil {
+				c.cancel(err)
+				return
+			}
+			c.spent("write", time.Since(start))
 		}
-		c.spent("write", time.Since(start))
 		c.enter(j)
 		c.pool.Put(j)
 		<-c.permits

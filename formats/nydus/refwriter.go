@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/hex"
 	"fmt"
-	"io"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -73,9 +72,7 @@ func NewRefWriter(o RefOptions) (*RefWriter, error) {
 	w := &RefWriter{native: native, spacing: int64(o.Spacing)}
 	w.set = native.set
 	w.set.compressor = nydusblob.CompressorGzip
-	// Chunks are digested, but not stored.
-	w.enc, err = nydusblob.NewEncoder(nydusblob.CompressorNone, 0, 1, w.set.chunkSize)
-	return w, err
+	return w, nil
 }
 
 // Name implements [formats.Writer].
@@ -108,7 +105,7 @@ func (w *RefWriter) Layer(ctx context.Context, src formats.LayerSource, parents 
 	if src.Stream.Compression() == flate.Gzip {
 		l.index = &zranIndex{stream: src.Stream, chunkSize: int64(w.set.chunkSize), spacing: w.spacing}
 	}
-	l.chunks = newChunker(ctx, &w.Writer, io.Discard)
+	l.chunks = newChunker(ctx, &w.Writer, nil)
 	return l, nil
 }
 
