@@ -45,7 +45,7 @@ func main() {
 	flag.StringVar(&b.nydusify, "nydusify", "nydusify", "the peer's converter of images")
 	flag.IntVar(&b.runs, "runs", 3, "measured runs of each; the median counts")
 	flag.IntVar(&b.tiny, "tiny", 1_000_000, "files of the layer of tiny files; 0 leaves it out")
-	flag.StringVar(&b.only, "only", "", "one step alone: layouts, codecs, registries, memory or tiny")
+	flag.StringVar(&b.only, "only", "", "one step alone: layouts, refs, codecs, registries, memory or tiny")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	err := b.run(ctx)
@@ -84,7 +84,7 @@ func (b *bench) run(ctx context.Context) error {
 	for _, step := range []struct {
 		name string
 		run  func(context.Context, string) error
-	}{{"layouts", b.layouts}, {"codecs", b.codecs}, {"registries", b.registries}, {"memory", b.memory}, {"tiny", b.tinyFiles}} {
+	}{{"layouts", b.layouts}, {"refs", b.refs}, {"codecs", b.codecs}, {"registries", b.registries}, {"memory", b.memory}, {"tiny", b.tinyFiles}} {
 		if b.only != "" && b.only != step.name {
 			continue
 		}

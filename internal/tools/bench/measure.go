@@ -65,8 +65,9 @@ func readJSON(file string, v any) error {
 	return json.Unmarshal(raw, v)
 }
 
-// create runs nydus-image for every layer, jobs at a time, and returns its cost and the size of the blobs.
-func (b *bench) create(ctx context.Context, files []string, dir, codec string, jobs int) (cost, int64, error) {
+// create runs nydus-image for every layer, jobs at a time, and returns its cost and the size of the blobs. kind is the kind
+// of conversion as the flags have it.
+func (b *bench) create(ctx context.Context, files []string, dir string, jobs int, kind ...string) (cost, int64, error) {
 	if err := os.RemoveAll(dir); err != nil {
 		return cost{}, 0, err
 	}
@@ -85,8 +86,9 @@ func (b *bench) create(ctx context.Context, files []string, dir, codec string, j
 		wg.Go(func() {
 			defer func() { <-slots }()
 			blob := filepath.Join(dir, fmt.Sprint(i))
-			c, err := measure(ctx, "/", b.nydusImage, "create", "--log-level", "error", "--blob-inline-meta", "--blob", blob, "--type", "targz-rafs",
-				"--prefetch-policy", "fs", "--whiteout-spec", "none", "--features", "blob-toc", "--compressor", codec, f)
+			args := append([]string{b.nydusImage, "create", "--log-level", "error", "--blob-inline-meta", "--blob", blob,
+				"--prefetch-policy", "fs", "--whiteout-spec", "none", "--features", "blob-toc"}, kind...)
+			c, err := measure(ctx, "/", append(args, f)...)
 			fi, serr := os.Stat(blob)
 			mu.Lock()
 			defer mu.Unlock()
@@ -115,7 +117,7 @@ func (b *bench) layouts(ctx context.Context, work string) error {
 	var peer func() (cost, error)
 	if b.nydusImage != "" {
 		peer = func() (cost, error) {
-			c, size, err := b.create(ctx, files, filepath.Join(work, "peer"), "zstd", 2)
+			c, size, err := b.create(ctx, files, filepath.Join(work, "peer"), 2, "--type", "targz-rafs", "--compressor", "zstd")
 			if err != nil {
 				return c, err
 			}
@@ -138,7 +140,7 @@ func (b *bench) layouts(ctx context.Context, work string) error {
 		return err
 	}
 	b.add(row{"layout to layout, 2 jobs, against create (2 at a time) + merge: wall", "s", o.wall, p.wall, "0.8", ""})
-	b.add(row{"the same: CPU", "s", o.cpu, p.cpu, "1.1", ""})
+	b.add(row{"the same: CPU", "s", o.cpu, p.cpu, "0.65", ""})
 	b.add(row{"the same: output", "MB", float64(res.Images[0].Size) / 1e6, float64(peerSize) / 1e6, "1.03", ""})
 	b.add(row{"the same: peak memory of a process", "MiB", o.rss, p.rss, "128 MiB", ""})
 	b.add(row{"merge of the bootstraps", "ms", res.Stages["merge"] * 1000, mergeCost.wall * 1000, "100 ms", ""})
@@ -170,7 +172,7 @@ func (b *bench) codecs(ctx context.Context, work string) error {
 	var peer func() (cost, error)
 	if b.nydusImage != "" {
 		peer = func() (c cost, err error) {
-			c, size, err = b.create(ctx, files, filepath.Join(work, "peer"), "lz4_block", 2)
+			c, size, err = b.create(ctx, files, filepath.Join(work, "peer"), 2, "--type", "targz-rafs", "--compressor", "lz4_block")
 			return c, err
 		}
 	}
@@ -232,8 +234,74 @@ func (b *bench) registries(ctx context.Context, work string) error {
 	if err != nil {
 		return err
 	}
-	b.add(row{"registry to registry, against nydusify: wall", "s", o.wall, p.wall, "0.5", ""})
+	b.add(row{"registry to registry, against nydusify: wall", "s", o.wall, p.wall, "0.35", ""})
 	b.add(row{"the same: CPU", "s", o.cpu, p.cpu, "", ""})
+
+	// The original layers are in the repository already; each run has a tag of its own.
+	tag := func(name string) string {
+		n++
+		return fmt.Sprintf("%s/source:%s%d", host, name, n)
+	}
+	if b.nydusify != "" {
+		peer = func() (cost, error) {
+			return measure(ctx, "", b.nydusify, "convert", "--oci-ref", "--source", source, "--target", tag("peer"), "--source-insecure",
+				"--target-insecure", "--plain-http", "--nydus-image", b.nydusImage, "--work-dir", filepath.Join(work, "nydusify"))
+		}
+	}
+	o, p, err = b.alternate(func() (cost, error) {
+		return b.convert(ctx, source, tag("ours"), "--jobs", "2", "--format", "nydus-ref")
+	}, peer)
+	if err != nil {
+		return err
+	}
+	b.add(row{"nydus-ref, registry to registry, against nydusify: wall", "s", o.wall, p.wall, "0.45", ""})
+	b.add(row{"the same: CPU", "s", o.cpu, p.cpu, "", ""})
+	return nil
+}
+
+// refs compares nydus-ref, layout to layout, with create and merge.
+func (b *bench) refs(ctx context.Context, work string) error {
+	files, err := layers(b.image)
+	if err != nil {
+		return err
+	}
+	var source int64
+	for _, f := range files {
+		fi, err := os.Stat(f)
+		if err != nil {
+			return err
+		}
+		source += fi.Size()
+	}
+	var size int64
+	var peer func() (cost, error)
+	if b.nydusImage != "" {
+		peer = func() (cost, error) {
+			c, n, err := b.create(ctx, files, filepath.Join(work, "peer"), 2, "--type", "targz-ref")
+			if err != nil {
+				return c, err
+			}
+			size = n
+			m, err := b.merge(ctx, work, len(files))
+			c.wall += m.wall
+			c.cpu += m.cpu
+			return c, err
+		}
+	}
+	o, p, err := b.alternate(func() (cost, error) {
+		return b.convert(ctx, "oci:"+b.image, "oci:"+filepath.Join(work, "ours"), "--jobs", "2", "--format", "nydus-ref")
+	}, peer)
+	if err != nil {
+		return err
+	}
+	var res converted
+	if err := json.Unmarshal(o.out, &res); err != nil {
+		return err
+	}
+	b.add(row{"nydus-ref, layout to layout, against create (2 at a time) + merge: wall", "s", o.wall, p.wall, "", ""})
+	b.add(row{"the same: CPU", "s", o.cpu, p.cpu, "0.9", ""})
+	b.add(row{"the same: added to the layers (the peer without its bootstrap layer)", "MB", float64(res.Images[0].Size) / 1e6, float64(size) / 1e6, "", ""})
+	b.add(row{"the same: added, of the layers", "%", float64(res.Images[0].Size) / float64(source) * 100, float64(size) / float64(source) * 100, "2 %", ""})
 	return nil
 }
 

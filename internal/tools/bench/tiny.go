@@ -41,7 +41,7 @@ func (b *bench) tinyFiles(ctx context.Context, work string) error {
 	var peer func() (cost, error)
 	if b.nydusImage != "" {
 		peer = func() (cost, error) {
-			c, _, err := b.create(ctx, files, filepath.Join(work, "peer"), "zstd", 1)
+			c, _, err := b.create(ctx, files, filepath.Join(work, "peer"), 1, "--type", "targz-rafs", "--compressor", "zstd")
 			return c, err
 		}
 	}
