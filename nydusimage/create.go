@@ -98,7 +98,7 @@ func Create(ctx context.Context, o CreateOptions) (*Result, error) {
 	if err := c.prepare(ctx); err != nil {
 		return nil, err
 	}
-	out, err := c.blobTarget().create()
+	out, err := c.blobTarget().create(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -309,7 +309,7 @@ func (c *creation) layer(ctx context.Context, out *object) (formats.Layer, error
 }
 
 func (c *creation) tar(ctx context.Context, w formats.LayerWriter) (*tree.Tree, error) {
-	src, err := openSource(c.Source, c.Stdin)
+	src, err := openSource(ctx, c.Source, c.Stdin)
 	if err != nil {
 		return nil, err
 	}

@@ -247,6 +247,38 @@ func TestCreatePipes(t *testing.T) {
 	}
 }
 
+// Whoever waits for the other end of a pipe can be interrupted.
+func TestCreateInterrupted(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	in, out := filepath.Join(dir, "in"), filepath.Join(dir, "out")
+	if err := errors.Join(unix.Mkfifo(in, 0o600), unix.Mkfifo(out, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	src := writeFile(t, dir, "src", imagetest.Edge(t).Layers[0].Tar)
+	for name, c := range map[string]struct {
+		source, blob string
+		typ          string
+	}{
+		"no writer":          {in, filepath.Join(dir, "blob"), nydusimage.TypeTar},
+		"no writer of a ref": {in, filepath.Join(dir, "blob"), nydusimage.TypeTargzRef},
+		"no reader":          {src, out, nydusimage.TypeTar},
+		"neither":            {in, out, nydusimage.TypeTar},
+	} {
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() {
+			_, err := nydusimage.Create(ctx, nydusimage.CreateOptions{Type: c.typ, Source: c.source, Blob: c.blob, InlineMeta: true, TOC: true})
+			done <- err
+		}()
+		cancel()
+		if err := <-done; !errors.Is(err, context.Canceled) && !errors.Is(err, syscall.EPIPE) && !errors.Is(err, os.ErrClosed) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	leftovers(t, dir, "in", "out", "src")
+}
+
 func TestUnpackIntoPipe(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

@@ -25,9 +25,9 @@ type target struct {
 	temp bool   // it keeps the name that it has while it is written
 }
 
-// create begins the file. It never waits for the reader of a pipe.
-func (t target) create() (*object, error) {
-	o := &object{target: t, hash: sha256.New()}
+// create begins the file. It never waits for the reader of a pipe; writing does, until the context ends.
+func (t target) create(ctx context.Context) (*object, error) {
+	o := &object{target: t, hash: sha256.New(), stop: func() bool { return true }}
 	if t.path != "" {
 		o.dir = filepath.Dir(t.path)
 		if i, err := os.Stat(t.path); err == nil && !i.Mode().IsRegular() {
@@ -35,6 +35,7 @@ func (t target) create() (*object, error) {
 				return nil, fmt.Errorf("%s is a directory", t.path)
 			}
 			o.pipe = openPipe(t.path)
+			o.stop = context.AfterFunc(ctx, o.pipe.giveUp)
 			return o, nil
 		}
 	}
@@ -58,6 +59,7 @@ type object struct {
 	target
 	file  *os.File
 	pipe  *pipe
+	stop  func() bool // of the context's hold on the pipe
 	hash  hash.Hash
 	size  int64
 	final string // path once it is committed
@@ -98,7 +100,7 @@ func (o *object) Commit(context.Context) (digest.Digest, int64, error) {
 	d := digest.NewDigest(digest.SHA256, o.hash)
 	if o.pipe != nil {
 		f, err := o.pipe.wait()
-		if err == nil {
+		if err == nil && o.stop() {
 			o.pipe = nil
 			err = f.Close()
 		}
@@ -131,6 +133,7 @@ func (o *object) Commit(context.Context) (digest.Digest, int64, error) {
 
 // Abort implements [formats.ObjectWriter].
 func (o *object) Abort() {
+	o.stop()
 	if o.pipe != nil {
 		o.pipe.giveUp()
 		o.pipe = nil
@@ -153,7 +156,7 @@ func (sink) Put(context.Context, ocispec.Descriptor, []byte) error { return erro
 
 // writeFile writes a whole file and returns its path.
 func writeFile(ctx context.Context, t target, content io.WriterTo) (string, error) {
-	o, err := t.create()
+	o, err := t.create(ctx)
 	if err != nil {
 		return "", err
 	}

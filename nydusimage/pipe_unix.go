@@ -35,7 +35,7 @@ func (p *pipe) wait() (*os.File, error) {
 	return p.file, nil
 }
 
-// giveUp ends the opening and closes the file, so that its reader sees the end.
+// giveUp ends the opening, or writing, and closes the file, so that its reader sees the end. It may be called at any time.
 func (p *pipe) giveUp() {
 	select {
 	case <-p.opened:

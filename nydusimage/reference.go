@@ -30,7 +30,7 @@ func (c *creation) refLayer(ctx context.Context, out *object) (_ formats.Layer, 
 	if err != nil {
 		return formats.Layer{}, err
 	}
-	src, err := openSource(c.Source, c.Stdin)
+	src, err := openSource(ctx, c.Source, c.Stdin)
 	if err != nil {
 		return formats.Layer{}, err
 	}
@@ -73,11 +73,7 @@ func (f layerCopy) Close() error { return f.close() }
 
 // wholeLayer reads a layer to its end and gives it once more from its beginning, with its digest and size.
 func wholeLayer(ctx context.Context, src io.ReadCloser, dir string) (_ layerCopy, _ ocispec.Descriptor, err error) {
-	f, seekable := src.(*os.File)
-	if seekable {
-		i, err := f.Stat()
-		seekable = err == nil && i.Mode().IsRegular()
-	}
+	f, seekable := src.(*os.File) // a pipe is none, see openSource
 	d := digest.SHA256.Digester()
 	to := io.Writer(d.Hash())
 	done := func() error { return nil } // src is the caller's

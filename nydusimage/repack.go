@@ -56,7 +56,7 @@ func (r *repacker) pack(ctx context.Context, chunks []chunkOf, features nydusblo
 	if err != nil {
 		return err
 	}
-	o, err := target{dir: r.dir}.create()
+	o, err := target{dir: r.dir}.create(ctx)
 	if err != nil {
 		return err
 	}

@@ -16,8 +16,9 @@ import (
 // landmarks are the entries of an eStargz layer that are no files of the image.
 var landmarks = map[string]bool{"stargz.index.json": true, ".prefetch.landmark": true, ".no.prefetch.landmark": true}
 
-// openSource opens a tar: a file, a pipe, a device, or "-" for stdin.
-func openSource(path string, stdin io.Reader) (io.ReadCloser, error) {
+// openSource opens a tar: a file, which is an *os.File, a pipe, a device, or "-" for stdin. The end of the context ends waiting for
+// who writes into a pipe.
+func openSource(ctx context.Context, path string, stdin io.Reader) (io.ReadCloser, error) {
 	if path == "-" {
 		if stdin == nil {
 			return nil, errors.New("no standard input")
@@ -31,11 +32,52 @@ func openSource(path string, stdin io.Reader) (io.ReadCloser, error) {
 	if m := i.Mode(); !m.IsRegular() && m&(os.ModeNamedPipe|os.ModeCharDevice) == 0 {
 		return nil, fmt.Errorf("source %s is neither a file nor a pipe", path)
 	}
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, fmt.Errorf("source: %w", err)
+	if i.Mode().IsRegular() {
+		f, err := os.Open(path)
+		if err != nil {
+			return nil, fmt.Errorf("source: %w", err)
+		}
+		return f, nil
 	}
-	return f, nil
+	return openPipeSource(ctx, path)
+}
+
+// pipeSource is a pipe that is read until the context ends.
+type pipeSource struct {
+	io.Reader
+	close func() error
+}
+
+func (p pipeSource) Close() error { return p.close() }
+
+// openPipeSource opens a pipe, which lasts until somebody opens it for writing.
+func openPipeSource(ctx context.Context, path string) (io.ReadCloser, error) {
+	type opened struct {
+		f   *os.File
+		err error
+	}
+	done := make(chan opened, 1)
+	go func() {
+		f, err := os.Open(path)
+		done <- opened{f, err}
+	}()
+	select {
+	case o := <-done:
+		if o.err != nil {
+			return nil, fmt.Errorf("source: %w", o.err)
+		}
+		stop := context.AfterFunc(ctx, func() { _ = o.f.Close() })
+		return pipeSource{o.f, func() error { stop(); return o.f.Close() }}, nil
+	case <-ctx.Done():
+		// Nothing ends an open but a writer: one of our own.
+		go func() {
+			if o := <-done; o.err == nil {
+				_ = o.f.Close() // nothing was read
+			}
+		}()
+		openPipe(path).giveUp()
+		return nil, fmt.Errorf("source: %w", context.Cause(ctx))
+	}
 }
 
 // feedTar gives a tar to a writer and returns the layer's tree.

@@ -53,6 +53,9 @@ func (a *app) nydusImage(ctx context.Context, args []string) int {
 	case errors.As(err, &usage):
 		fmt.Fprintf(a.stderr, "error: %v\n\nFor more information, try '--help'.\n", err)
 		return nydusUsage
+	case ctx.Err() != nil:
+		fmt.Fprintln(a.stderr, "Error: interrupted")
+		return exitInterrupted
 	}
 	fmt.Fprintf(a.stderr, "Error: %v\n", err)
 	if cmd.Name() == "merge" && errors.Is(err, nydusimage.ErrInconsistent) {
