@@ -31,19 +31,15 @@ func known(err error) bool {
 	return false
 }
 
-// Whole objects are damaged everywhere up to wholeObject bytes, and where they are larger at their beginning and end and
-// at about samples places between.
-const (
-	wholeObject = 2 << 10
-	samples     = 1 << 9
-)
+// Objects larger than Format.Whole are damaged at their beginning and end, and at about samples places between.
+const samples = 1 << 9
 
 // places returns where an object of n bytes is damaged.
-func places(n int) []int {
+func places(n, whole int) []int {
 	var list []int
 	step := max(1, n/samples|1)
 	for i := range n {
-		if n <= wholeObject || i < wholeObject/4 || n-i <= wholeObject/4 || i%step == 0 {
+		if n <= whole || i < whole/4 || n-i <= whole/4 || i%step == 0 {
 			list = append(list, i)
 		}
 	}
@@ -80,7 +76,7 @@ func (f *Format) testDamage(t *testing.T) {
 		good := m.objects[dgst]
 		for _, trusting := range []bool{false, true} {
 			m.trusting = trusting
-			for _, at := range places(len(good)) {
+			for _, at := range places(len(good), f.Whole) {
 				bad := slices.Clone(good)
 				bad[at] ^= 1 << (at % 8)
 				d.try(t, dgst, fmt.Sprintf("byte %d turned", at), bad)
@@ -161,7 +157,7 @@ func (f *Format) damageReopened(t *testing.T, w formats.Writer, re formats.Reope
 			t.Errorf("reopened, %s: %v", what, err)
 		}
 	}
-	for i, at := range places(len(good)) {
+	for i, at := range places(len(good), f.Whole) {
 		if i%3 != 0 { // these take longer
 			continue
 		}

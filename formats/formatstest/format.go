@@ -18,6 +18,8 @@ type Format struct {
 	Chunk int
 	// Large adds a file of 8 GiB, which takes some seconds where chunks are large and too long where they are not.
 	Large bool
+	// Whole is up to how many bytes an object is damaged at every byte, and not at samples. 0 means 2 KiB.
+	Whole int
 	// MaxAlloc is how many bytes opening and reading a damaged image of some KiB may allocate, all in all. 0 means 64 MiB.
 	MaxAlloc int64
 }
@@ -25,6 +27,9 @@ type Format struct {
 func (f *Format) setDefaults() {
 	if f.Chunk == 0 {
 		f.Chunk = 4096
+	}
+	if f.Whole == 0 {
+		f.Whole = 2 << 10
 	}
 	if f.Pack == nil {
 		f.Pack = func(_ testing.TB, tar []byte) imagetest.Layer { return imagetest.Plain(tar) }

@@ -42,13 +42,14 @@ func TestConformance(t *testing.T) {
 // Layers that are referred to, and such that are converted because they cannot be.
 func TestRefConformance(t *testing.T) {
 	for _, c := range []struct {
-		name string
-		pack func(tb testing.TB, tar []byte) imagetest.Layer
+		name  string
+		pack  func(tb testing.TB, tar []byte) imagetest.Layer
+		whole int
 	}{
-		{"gzip", imagetest.Gzip},
-		{"many members", imagetest.GzipMembers},
-		{"plain", nil},
-		{"zstd", imagetest.Zstd},
+		{"gzip", imagetest.Gzip, 16 << 10}, // every byte of every object
+		{"many members", imagetest.GzipMembers, 0},
+		{"plain", nil, 0},
+		{"zstd", imagetest.Zstd, 0},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			formatstest.Run(t, formatstest.Format{
@@ -62,6 +63,7 @@ func TestRefConformance(t *testing.T) {
 				Reader: nydus.Reader{},
 				Pack:   c.pack,
 				Chunk:  8 << 10,
+				Whole:  c.whole,
 			})
 		})
 	}
