@@ -33,17 +33,22 @@ func FuzzTable(f *testing.F) {
 	}
 	t, info := tableOf([2]int64{5000, 100}, [2]int64{1, 1}, [2]int64{1 << 20, 1 << 20})
 	seed(info, t.AppendHeader(bytes.Clone(t.raw), info))
-	// A blob with batches.
-	batch := readBlob(f, "edfcd8d972fb3bc44e0d19e3305748bb64133395fa585162eb3481233a370078")
-	for at := 0; at+HeaderSize <= len(batch); at++ {
-		h := batch[at:]
-		if le.Uint32(h) != headerMagic {
-			continue
+	// A blob with batches, and one with inflate contexts.
+	for id, plain := range map[string]uint64{
+		"edfcd8d972fb3bc44e0d19e3305748bb64133395fa585162eb3481233a370078": 1060864,
+		"2b74f9172618f7a93bcbdf82ae68cd42abef67d09fb5dc7aeeaca3f5916b7c48": 307200,
+	} {
+		groups := readBlob(f, id)
+		for at := 0; at+HeaderSize <= len(groups); at++ {
+			h := groups[at:]
+			if le.Uint32(h) != headerMagic {
+				continue
+			}
+			info := &Info{Features: Features(le.Uint32(h[4:])), CICompressor: Compressor(le.Uint32(h[8:])), ChunkCount: le.Uint32(h[12:]),
+				CIOffset: le.Uint64(h[16:]), CISize: le.Uint64(h[32:]), PlainSize: plain}
+			seed(info, groups[info.CIOffset:at+HeaderSize])
+			break
 		}
-		info := &Info{Features: Features(le.Uint32(h[4:])), CICompressor: Compressor(le.Uint32(h[8:])), ChunkCount: le.Uint32(h[12:]),
-			CIOffset: le.Uint64(h[16:]), CISize: le.Uint64(h[32:]), PlainSize: 1060864}
-		seed(info, batch[info.CIOffset:at+HeaderSize])
-		break
 	}
 	d, err := NewDecoder()
 	if err != nil {
@@ -67,13 +72,18 @@ func FuzzTable(f *testing.F) {
 		}
 		l := NewLayout(info, table, Digests{}, d)
 		var next int64
+		var before blob.Span
 		for i := range l.NumSpans() {
 			s := l.Span(i)
+			if table.zran && (s.Stored.Off < before.Stored.Off || s.Stored.End() < before.Stored.End()) {
+				t.Fatalf("span %d: %+v after %+v", i, s, before)
+			}
+			before = s
 			if s.Plain.Off != next || s.Plain.Len <= 0 || l.SpanAt(s.Plain.Off) != i || l.SpanAt(s.Plain.End()-1) != i {
 				t.Fatalf("span %d: %+v at %d", i, s, next)
 			}
 			next = s.Plain.End()
-			if s.Stored.Off < 0 || s.Stored.Len <= 0 || s.Stored.End() > MaxStoredSize || s.Stored.Len > MaxChunkSize {
+			if s.Stored.Off < 0 || s.Stored.Len <= 0 || s.Stored.End() > MaxStoredSize || s.Stored.Len > MaxChunkSize+contextSlack {
 				t.Fatalf("span %d: %+v", i, s)
 			}
 			if s.Plain.Len < 1<<22 {
