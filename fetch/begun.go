@@ -48,6 +48,18 @@ func (b *begun) take(p []byte, off int64) int {
 	return 0
 }
 
+// size returns how many bytes from an offset on are known.
+func (b *begun) size(off int64) int64 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, k := range b.kept {
+		if k.off == off {
+			return int64(len(k.stored))
+		}
+	}
+	return 0
+}
+
 // drop forgets what begins at an offset. mu is held.
 func (b *begun) drop(off int64) {
 	for i, k := range b.kept {

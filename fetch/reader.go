@@ -126,7 +126,7 @@ func NewReader(b formats.Blob, opt Options) (*Reader, error) {
 		ctx: ctx, cancel: cancel, flights: make(map[int]*flight), streaks: make(map[int]streak),
 	}
 	if opt.Cache != nil {
-		c, err := opt.Cache.Blob(b.Desc.Digest, b.Layout.Size(), b.Layout.NumSpans())
+		c, err := opt.Cache.Blob(b.CacheKey(), b.Layout.Size(), b.Layout.NumSpans())
 		if err != nil {
 			cancel()
 			return nil, err
@@ -390,7 +390,9 @@ func (r *Reader) dispatch() {
 // run takes lead and the neighbours that can share its request out of the queue, in the order of the blob. mu is held.
 func (r *Reader) run(lead *flight) []*flight {
 	run := []*flight{lead}
-	total := lead.span.Stored.Len
+	// total is what is fetched: of a span that goes on where another ended, not what is here already.
+	known := r.begun.size(lead.span.Stored.Off)
+	total := lead.span.Stored.Len - known
 	want := r.opt.MinRequest
 	row := r.streaks[lead.span.Index]
 	delete(r.streaks, lead.span.Index)
@@ -424,7 +426,7 @@ func (r *Reader) run(lead *flight) []*flight {
 		if f == nil || !follows(last, f.span) || !fits(run[0].span, f.span) {
 			break
 		}
-		total = f.span.Stored.End() - run[0].span.Stored.Off
+		total = f.span.Stored.End() - run[0].span.Stored.Off - known
 		run = append(run, f)
 	}
 	for { // behind the reader only what somebody waits for, or what lies in what is fetched anyway
@@ -439,7 +441,7 @@ func (r *Reader) run(lead *flight) []*flight {
 		if !follows(f.span, first) || !fits(f.span, run[len(run)-1].span) {
 			break
 		}
-		total = run[len(run)-1].span.Stored.End() - f.span.Stored.Off
+		total += first.Stored.Off - f.span.Stored.Off
 		run = append([]*flight{f}, run...)
 	}
 	if lead.class == blob.Demand {
