@@ -1,6 +1,7 @@
 package formats
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -70,8 +71,11 @@ type EROFS struct {
 
 // Blob is one stored data object of an image.
 type Blob struct {
-	// Desc names the stored object. Its digest is the key of local caches.
+	// Desc names the stored object. Its digest is the key of local caches, unless Key is set.
 	Desc ocispec.Descriptor
+	// Key is the key of local caches where the plain space depends on the image too: another image that has the same object may
+	// lay it out in another way. Else it is empty.
+	Key digest.Digest
 	// Layout maps the plain space. It is nil where the format has no random access; then Stream is set.
 	Layout blob.Layout
 	// Open gives the stored object. It is called once, on the first read.
@@ -81,6 +85,9 @@ type Blob struct {
 	// PlainSize is the size of the plain space in bytes; -1 where only Stream's end tells.
 	PlainSize int64
 }
+
+// CacheKey returns the key of local caches.
+func (b *Blob) CacheKey() digest.Digest { return cmp.Or(b.Key, b.Desc.Digest) }
 
 // Reader reads images of one format. Implementations hold no state and may be used concurrently.
 type Reader interface {

@@ -30,13 +30,19 @@ func TestKernel(t *testing.T) {
 		_, _, img := writeImage(t, newWriter(t, Options{ChunkSize: 4096, Compression: "lz4"}), imagetest.Edge(t))
 		compare(t, listMounted(t, img), imagetest.EdgeTree(t))
 	})
-	t.Run("batch", func(t *testing.T) {
-		img, err := OpenBare(t.Context(), bytesSource(readTestdata(t, "v6-batch/image.boot")), "image.boot", findBlob)
-		if err != nil {
-			t.Fatal(err)
-		}
-		compare(t, listMounted(t, img), imagetest.EdgeTree(t))
-	})
+	// Those of v5 are mounted by an image that is made of their trees.
+	for name, want := range map[string][]string{
+		"v6-batch": imagetest.EdgeTree(t), "v5-zstd": imagetest.EdgeTree(t), "v5-none-aligned-c4k": imagetest.EdgeTree(t),
+		"v5-dir": expected(t, "v5-dir/expected.tsv"),
+	} {
+		t.Run(name, func(t *testing.T) {
+			img, err := OpenBare(t.Context(), bytesSource(readTestdata(t, name+"/image.boot")), "image.boot", findBlob)
+			if err != nil {
+				t.Fatal(err)
+			}
+			compare(t, listMounted(t, img), want)
+		})
+	}
 	t.Run("without-data", func(t *testing.T) {
 		src := imagetest.NewImage(t, imagetest.Gzip(t, imagetest.Tar(t, imagetest.Dir("a"), imagetest.File("a/empty", ""))))
 		_, _, img := writeImage(t, newWriter(t, Options{}), src)

@@ -14,6 +14,7 @@ import (
 	"github.com/lazuli-project/lazuli/blob"
 	"github.com/lazuli-project/lazuli/formats"
 	"github.com/lazuli-project/lazuli/formats/nydus/nydusblob"
+	"github.com/lazuli-project/lazuli/formats/nydus/rafs5"
 	"github.com/lazuli-project/lazuli/formats/nydus/rafs6"
 )
 
@@ -23,7 +24,7 @@ const (
 	maxDigests   = nydusblob.MaxChunks * nydusblob.DigestSize
 )
 
-// Reader reads Nydus images with RAFS v6.
+// Reader reads Nydus images with RAFS v6 and v5.
 type Reader struct{}
 
 var _ formats.Reader = Reader{}
@@ -231,6 +232,9 @@ type locator func(info *nydusblob.Info) (located, error)
 // openBootstrap makes the image of a bootstrap. metas are chunk tables by blob id, in the form of cache files. Those
 // that are missing are fetched for all blobs at once.
 func openBootstrap(ctx context.Context, boot []byte, metas map[string][]byte, locate locator) (*formats.Image, error) {
+	if rafs5.IsBootstrap(boot) {
+		return openBootstrap5(boot, locate)
+	}
 	b, err := rafs6.Parse(boot)
 	if err != nil {
 		return nil, err

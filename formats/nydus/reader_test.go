@@ -92,7 +92,7 @@ func TestFixtures(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct{ name, expected string }{
 		{"v6-zstd", ""}, {"v6-lz4-sha256", ""}, {"v6-zstd-c4k", ""}, {"v6-batch", ""}, {"v6-inline-no-toc", ""}, {"v6-plain", ""},
-		{"v6-plain-toc", ""}, {"v6-prefetch-list", ""}, {"v6-chunk-dict", ""}, {"v6-zran", ""}, {"v6-dir", "v6-dir/expected.tsv"}, {"v6-parent-dir", "v6-parent-dir/expected.tsv"},
+		{"v6-plain-toc", ""}, {"v6-prefetch-list", ""}, {"v6-chunk-dict", ""}, {"v6-zran", ""}, {"v5-lz4", ""}, {"v5-zstd", ""}, {"v5-none-aligned-c4k", ""}, {"v5-dir", "v5-dir/expected.tsv"}, {"v6-dir", "v6-dir/expected.tsv"}, {"v6-parent-dir", "v6-parent-dir/expected.tsv"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -146,6 +146,7 @@ func TestInlinedBootstrap(t *testing.T) {
 		"db7b2a39d5b41204d33c96852d69c7409e7ed9a4b80c3bcf1eaea1975dc23294", // lz4
 		"2533e97a8d9cd73879b5d71e23642738d0f868236e2cc091c29249c33c47e44e", // no table of contents
 		"7dc6bc704db50342bdf731e50cb99e72c47bccc766c224640913a867375f099a", // batches
+		"dc63cccb0a225db8add03dd48068b4e2636f9e2d74358d4c0fc5dbd8db115370", // RAFS v5
 	} {
 		src, err := findBlob(id)
 		if err != nil {
@@ -194,11 +195,11 @@ func (s dirSources) Fetch(_ context.Context, d ocispec.Descriptor) (io.ReadClose
 	return io.NopCloser(bytes.NewReader(p)), err
 }
 
-func TestImage(t *testing.T) {
-	t.Parallel()
-	raw := readTestdata(t, "nydusify/e1f30dd16c62419aec289199bcfd1b0fc8a53e77f143393c6ff6291509325525")
-	config := readTestdata(t, "nydusify/1b94a5e9a4dc65608ec2f451e416c036db2a6496e2996e835ff93418b2b069ba")
-	m, err := formats.ParseManifest(formats.DigestOf(ocispec.MediaTypeImageManifest, raw), raw, config)
+// nydusify opens an image that nydusify made.
+func nydusify(t *testing.T, manifest, config string) (*formats.Manifest, *formats.Image) {
+	t.Helper()
+	raw := readTestdata(t, "nydusify/"+manifest)
+	m, err := formats.ParseManifest(formats.DigestOf(ocispec.MediaTypeImageManifest, raw), raw, readTestdata(t, "nydusify/"+config))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -219,6 +220,12 @@ func TestImage(t *testing.T) {
 			t.Errorf("blob %d: %+v", i, b.Desc)
 		}
 	}
+	return m, img
+}
+
+func TestImage(t *testing.T) {
+	t.Parallel()
+	m, img := nydusify(t, "e1f30dd16c62419aec289199bcfd1b0fc8a53e77f143393c6ff6291509325525", "1b94a5e9a4dc65608ec2f451e416c036db2a6496e2996e835ff93418b2b069ba")
 	want := BlobDetails{ID: m.Manifest.Layers[1].Digest.Encoded(), Stored: 146364, Plain: 307200, Chunks: 10, Compressor: "zstd", Digester: "blake3",
 		Features: []string{"aligned", "inlined-digest", "tar-header", "toc", "cap-tar-toc"}}
 	if got := img.Details.(*Details).Blobs[1]; !reflect.DeepEqual(got, want) {
@@ -226,9 +233,29 @@ func TestImage(t *testing.T) {
 	}
 }
 
+func TestImage5(t *testing.T) {
+	t.Parallel()
+	m, img := nydusify(t, "edd35abb0a1ad279d6595619a300cfc66f0bd74fb4fd54e5c3a7031e69c3bbe9", "f5c60f5922aac9f4afae2d4c1496079f13988b9445d978508ee5437a6c586fed")
+	want := BlobDetails{ID: m.Manifest.Layers[1].Digest.Encoded(), Stored: 140809, Plain: 273622, Chunks: 10, Compressor: "zstd", Digester: "blake3",
+		Features: []string{"tar-header", "cap-tar-toc"}}
+	d := img.Details.(*Details)
+	if got := d.Blobs[1]; !reflect.DeepEqual(got, want) {
+		t.Errorf("%+v instead of %+v", got, want)
+	}
+	if d.FSVersion != "5" || !slices.Equal(d.Prefetch, []string{"/"}) {
+		t.Errorf("%+v", d)
+	}
+	// The same blobs in an image that has only some of their chunks must not share a folder of a cache with these.
+	for _, b := range img.Blobs {
+		if b.Key == "" || b.Key == b.Desc.Digest {
+			t.Errorf("key %q", b.Key)
+		}
+	}
+}
+
 func TestUnsupported(t *testing.T) {
 	t.Parallel()
-	for name, want := range map[string]string{"encrypted": "encrypted", "tarfs": "tarfs", "v5": "RAFS v5"} {
+	for name, want := range map[string]string{"encrypted": "encrypted", "tarfs": "tarfs"} {
 		_, err := OpenBare(t.Context(), bytesSource(readTestdata(t, "unsupported/"+name+".boot")), name, findBlob)
 		if !errors.Is(err, blob.ErrUnsupported) || !bytes.Contains([]byte(err.Error()), []byte(want)) {
 			t.Errorf("%s: %v", name, err)

@@ -18,7 +18,7 @@ const module = "github.com/lazuli-project/lazuli"
 // freely. A package stands in the room whose name is the longest beginning of its folder.
 var rooms = []string{
 	"internal/tools", "cmd", "run", "mount", "record", "convert", "nydusimage", "unpack", "check", "image", "store", "fetch", "cache",
-	"formats/nydus", "formats/oci", "formats/nydus/rafs6", "formats/nydus/nydusblob", "formats", "tarfs", "recompress", "flate", "tree", "blob",
+	"formats/nydus", "formats/oci", "formats/nydus/rafs5", "formats/nydus/rafs6", "formats/nydus/nydusblob", "formats", "tarfs", "recompress", "flate", "tree", "blob",
 }
 
 // testRooms serve tests and may be imported by tests and tools only.

@@ -29,6 +29,8 @@ type Spec struct {
 	// Compact leaves the CRC32Cs out of the chunk table and puts it in the order of the blobs and their chunks, not of the
 	// digests. Readers ask for neither, and the table packs a seventh smaller, for which every start of a container waits.
 	Compact bool
+	// NoChunks leaves the chunk table out, which Linux does not read.
+	NoChunks bool
 	// NoOwners leaves owners and groups out; readers show 0.
 	NoOwners bool
 	// Prefetch are paths for the prefetch table. Those that the tree does not have, or that lie below another
@@ -37,11 +39,7 @@ type Spec struct {
 }
 
 // Blob is a data blob.
-type Blob struct {
-	Info    nydusblob.Info
-	Table   *nydusblob.Table
-	Digests nydusblob.Digests
-}
+type Blob = nydusblob.Blob
 
 // ErrTree says that a tree cannot be stored in a bootstrap.
 var ErrTree = errors.New("not possible in RAFS v6")

@@ -53,7 +53,7 @@ func (p *Plan) layOut() error {
 	sb.chunkTable.off = roundUp(b.meta+b.space.off, blockSize)
 	for i := range b.chunks {
 		for _, u := range b.chunks[i].used {
-			if u != 0 || s.AllChunks {
+			if !s.NoChunks && (u != 0 || s.AllChunks) {
 				sb.chunkTable.size += chunkSize
 			}
 		}
@@ -289,6 +289,9 @@ func (b *builder) chunkFormat(n *tree.Node) uint32 {
 
 // chunkTable writes the chunk table.
 func (e *encoder) chunkTable() {
+	if e.spec.NoChunks {
+		return
+	}
 	var sorted []usedChunk
 	for i := range e.chunks {
 		for index, u := range e.chunks[i].used {
