@@ -331,7 +331,11 @@ func openBlob(ctx context.Context, b *rafs6.Bootstrap, number int, metas map[str
 	if src != nil && l.meta == nil {
 		open = func(context.Context) (blob.Source, error) { return src, nil }
 	}
-	return formats.Blob{Desc: l.desc, Layout: layout, Open: open, PlainSize: layout.Size()}, nil
+	made := formats.Blob{Desc: l.desc, Layout: layout, Open: open, PlainSize: layout.Size()}
+	if info.Features&nydusblob.FeatureSeparate != 0 {
+		made.Key = layoutKey(l.desc.Digest, table) // other images may index the same layer in another way
+	}
+	return made, nil
 }
 
 // readTable reads the chunk table from a blob.
