@@ -28,7 +28,7 @@ const (
 	flagEncrypted
 	flagCRC32
 
-	flagsReadable = flagCompressed | flagZran | flagBatch | flagCRC32
+	flagsReadable = flagCompressed | flagZran | flagBatch | flagEncrypted | flagCRC32
 )
 
 // Entry is one chunk in the chunk table.
@@ -38,6 +38,7 @@ type Entry struct {
 	// while the chunk was, which says nothing about where decoding must begin.
 	Stored     blob.Range
 	Compressed bool
+	Encrypted  bool
 	// CRC32C of the plain bytes; 0 where the table has none.
 	CRC32C uint32
 	// InGroup says that the chunk is decoded together with others: it is GroupOffset bytes inside of the plain form of group
@@ -78,6 +79,9 @@ func (e *Entry) appendV2(dst []byte, flags uint8) []byte {
 	if e.Compressed {
 		flags |= flagCompressed
 	}
+	if e.Encrypted {
+		flags |= flagEncrypted
+	}
 	switch {
 	case e.InGroup:
 		data = uint64(e.Group)<<32 | uint64(e.GroupOffset)
@@ -97,6 +101,7 @@ func decodeV2(p []byte) (Entry, uint8) {
 		Plain:      blob.Range{Off: int64(u&0xffff_ffff) << 12, Len: int64(u>>32&0xff_ffff) + 1},
 		Stored:     blob.Range{Off: int64(c & 0xff_ffff_ffff), Len: int64(c >> 40)},
 		Compressed: flags&flagCompressed != 0,
+		Encrypted:  flags&flagEncrypted != 0,
 	}
 	switch {
 	case flags&(flagBatch|flagZran) != 0:
@@ -251,11 +256,23 @@ func DecodeTable(d *Decoder, b *Info, stored []byte) (*Table, error) {
 	if uint64(len(stored)) != b.CIStoredSize+HeaderSize {
 		return nil, fmt.Errorf("chunk table of %d bytes instead of %d: %w", len(stored), b.CIStoredSize+HeaderSize, blob.ErrCorrupt)
 	}
-	groups, err := checkHeader(stored[b.CIStoredSize:], b)
+	header, stored := stored[b.CIStoredSize:], stored[:b.CIStoredSize]
+	cipher, err := b.cipher()
 	if err != nil {
 		return nil, err
 	}
-	stored = stored[:b.CIStoredSize]
+	if cipher != nil {
+		if header, err = cipher.Decrypt(header); err != nil {
+			return nil, fmt.Errorf("header of the chunk table: %w", err)
+		}
+		if stored, err = cipher.Decrypt(stored); err != nil {
+			return nil, fmt.Errorf("chunk table: %w", err)
+		}
+	}
+	groups, err := checkHeader(header, b)
+	if err != nil {
+		return nil, err
+	}
 	if b.CICompressor == CompressorNone {
 		return newTable(b, stored, groups)
 	}
@@ -336,7 +353,7 @@ func (t *Table) checkEntry(i int, e *Entry, b *Info, next, end int64) error {
 		if t.zran {
 			wrong = flagBatch
 		}
-		if flags&^flagsReadable != 0 || flags&wrong != 0 || flags&flagCRC32 != 0 && e.CRC32C == 0 && !e.InGroup {
+		if flags&^flagsReadable != 0 || flags&wrong != 0 || e.Encrypted && b.Features&FeatureEncrypted == 0 || flags&flagCRC32 != 0 && e.CRC32C == 0 && !e.InGroup {
 			return fmt.Errorf("flags %#x: %w", flags, blob.ErrCorrupt)
 		}
 	}
@@ -353,7 +370,11 @@ func (t *Table) checkEntry(i int, e *Entry, b *Info, next, end int64) error {
 	if err := blob.CheckRange(e.Stored.Off, e.Stored.Len, end); err != nil {
 		return fmt.Errorf("stored %w", err)
 	}
-	if e.Stored.Len == 0 || !e.Compressed && e.Stored.Len != e.Plain.Len {
+	raw := e.Plain.Len
+	if e.Encrypted {
+		raw = EncryptedSize(raw)
+	}
+	if e.Stored.Len == 0 || !e.Compressed && e.Stored.Len != raw {
 		return fmt.Errorf("%d bytes stored as %d: %w", e.Plain.Len, e.Stored.Len, blob.ErrCorrupt)
 	}
 	// Bounds what a reader allocates for a chunk.
@@ -369,7 +390,7 @@ func (t *Table) checkMember(i int, e *Entry, b *Info, end int64) error {
 		return fmt.Errorf("group %d of %d: %w", e.Group, t.Groups(), blob.ErrCorrupt)
 	}
 	stored, plain := t.group(e)
-	if !t.zran && (plain > MaxChunkSize || stored.Len > plain || stored.Len == 0) {
+	if !t.zran && (plain > MaxChunkSize || stored.Len > max(plain, paddedSize) || stored.Len == 0) {
 		return fmt.Errorf("batch %d: %d bytes stored as %d: %w", e.Group, plain, stored.Len, blob.ErrCorrupt)
 	}
 	if err := blob.CheckRange(stored.Off, stored.Len, end); err != nil {

@@ -141,6 +141,9 @@ type Info struct {
 	// lies in that object itself.
 	MetaDigest [DigestSize]byte
 	MetaSize   uint64
+
+	// Key is that of a blob with FeatureEncrypted.
+	Key Key
 }
 
 // Validate checks the rules of the format. What is valid but not readable here gives [blob.ErrUnsupported].
@@ -156,7 +159,6 @@ func (b *Info) Validate() error {
 		name string
 	}{
 		{FeatureTarfs, "tarfs (chunks in an uncompressed layer)"},
-		{FeatureEncrypted, "encrypted blobs"},
 		{FeatureChunkDict, "generated chunk dictionaries"},
 		{FeatureExternal, "external data"},
 	} {
@@ -177,6 +179,8 @@ func (b *Info) Validate() error {
 		return bad("digester %d", b.Digester)
 	case b.StoredSize > MaxStoredSize || b.PlainSize > MaxPlainSize || b.PlainSize < Align:
 		return bad("stored size %d, plain size %d", b.StoredSize, b.PlainSize)
+	case b.Features&FeatureEncrypted != 0 && (b.Features&FeatureChunkInfoV2 == 0 || b.Features&(FeatureSeparate|FeatureZran) != 0):
+		return bad("features %v cannot be together", b.Features.Names())
 	case b.CIOffset > MaxStoredSize || b.CIStoredSize > b.CISize:
 		return bad("chunk table of %d bytes, stored as %d at %d", b.CISize, b.CIStoredSize, b.CIOffset)
 	}
@@ -201,7 +205,18 @@ func (b *Info) Validate() error {
 	if b.CICompressor == CompressorNone && b.CIStoredSize != b.CISize {
 		return bad("raw chunk table of %d bytes, stored as %d", b.CISize, b.CIStoredSize)
 	}
+	if _, err := b.cipher(); err != nil {
+		return fmt.Errorf("blob %.64q: %w", b.ID, err)
+	}
 	return nil
+}
+
+// cipher returns what decrypts the blob, or nil where it is not encrypted.
+func (b *Info) cipher() (*Cipher, error) {
+	if b.Features&FeatureEncrypted == 0 {
+		return nil, nil
+	}
+	return NewCipher(&b.Key)
 }
 
 // DataSize returns where the chunks end.

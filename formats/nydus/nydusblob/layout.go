@@ -64,6 +64,7 @@ type Layout struct {
 	table   *Table
 	digests Digests
 	decoder *Decoder
+	cipher  *Cipher // nil where nothing is encrypted
 	first   []uint32  // of each span its first chunk; nil where spans are chunks
 	groups  sync.Pool // of *[]byte, plain forms
 }
@@ -77,6 +78,7 @@ var (
 // NewLayout returns the layout of a blob. The digests must have the table's length.
 func NewLayout(info *Info, t *Table, digests Digests, d *Decoder) *Layout {
 	l := &Layout{info: *info, table: t, digests: digests, decoder: d}
+	l.cipher, _ = info.cipher() // keys were checked with the info
 	if t.Groups() == 0 {
 		return l
 	}
@@ -152,13 +154,28 @@ func (l *Layout) Decode(plain, stored []byte, s blob.Span) error {
 	e := l.table.Entry(from)
 	if !e.InGroup {
 		n := e.Plain.Len
-		if err := l.decoder.Decode(plain[:n], stored, l.codec(e.Compressed)); err != nil {
+		stored, err := l.decrypt(stored, &e)
+		if err == nil {
+			err = l.decoder.Decode(plain[:n], stored, l.codec(e.Compressed))
+		}
+		if err != nil {
 			return fmt.Errorf("chunk %d: %w", from, err)
 		}
 		clear(plain[n:])
 		return nil
 	}
 	return l.DecodeSpans([][]byte{plain}, stored, []blob.Span{s})
+}
+
+// decrypt returns the stored bytes of a chunk or its group as they were before they were encrypted.
+func (l *Layout) decrypt(stored []byte, e *Entry) ([]byte, error) {
+	switch {
+	case !e.Encrypted:
+		return stored, nil
+	case l.cipher == nil:
+		return nil, fmt.Errorf("encrypted, and there is no key: %w", blob.ErrCorrupt)
+	}
+	return l.cipher.Decrypt(stored)
 }
 
 // contextPart returns how many stored bytes of a context the chunks before an index need.
@@ -197,7 +214,11 @@ func (l *Layout) DecodeSpans(plain [][]byte, stored []byte, spans []blob.Span) e
 	}
 	defer l.groups.Put(buf)
 	group := (*buf)[:size]
-	if err := l.decodeGroup(group, stored, e.Group); err != nil {
+	stored, err := l.decrypt(stored, &e)
+	if err == nil {
+		err = l.decodeGroup(group, stored, e.Group)
+	}
+	if err != nil {
 		return fmt.Errorf("group %d: %w", e.Group, err)
 	}
 	for i, s := range spans {

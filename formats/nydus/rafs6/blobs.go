@@ -37,6 +37,7 @@ func (b *Bootstrap) KnownBlobs() ([]Blob, error) {
 		i := le.Uint32(p[32:])
 		known[i] = append(known[i], knownChunk{le.Uint32(p[72:]), nydusblob.Entry{
 			Compressed: le.Uint32(p[36:])&chunkFlagCompressed != 0,
+			Encrypted:  le.Uint32(p[36:])&chunkFlagEncrypted != 0,
 			Stored:     blob.Range{Off: int64(le.Uint64(p[48:])), Len: int64(le.Uint32(p[40:]))},
 			Plain:      blob.Range{Off: int64(le.Uint64(p[56:])), Len: int64(le.Uint32(p[44:]))},
 		}})

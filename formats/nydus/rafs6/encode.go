@@ -20,7 +20,7 @@ func roundUp(n, unit uint64) uint64 { return (n + unit - 1) &^ (unit - 1) }
 func (p *Plan) layOut() error {
 	b, s := p.b, p.b.spec
 	blobs := uint64(len(s.Blobs))
-	p.sb = superblock{inodes: uint64(len(b.inodes)), devices: uint16(blobs), chunkSize: s.ChunkSize, flags: FlagNoEncryption}
+	p.sb = superblock{inodes: uint64(len(b.inodes)), devices: uint16(blobs), chunkSize: s.ChunkSize, flags: encryptionFlag(s.Blobs)}
 	sb := &p.sb
 	if !s.NoOwners {
 		sb.flags |= FlagExplicitOwner
@@ -71,6 +71,13 @@ func (p *Plan) layOut() error {
 		sb.blocks += uint32(blocks)
 	}
 	return nil
+}
+
+func encryptionFlag(blobs []Blob) uint64 {
+	if slices.ContainsFunc(blobs, func(b Blob) bool { return b.Info.Features&nydusblob.FeatureEncrypted != 0 }) {
+		return FlagEncrypted
+	}
+	return FlagNoEncryption
 }
 
 // head returns what stands before the metadata area, or in its empty first block.
@@ -336,6 +343,9 @@ func (e *encoder) chunk(number, index uint32) {
 	var flags uint32
 	if c.Compressed && (!c.InGroup || x.Info.Features&nydusblob.FeatureZran != 0) {
 		flags |= chunkFlagCompressed
+	}
+	if c.Encrypted {
+		flags |= chunkFlagEncrypted
 	}
 	crc := c.CRC32C
 	if x.Digests.CRC32C != nil {

@@ -39,6 +39,7 @@ const (
 	blocksLegacy    = 4096      // what old builders wrote for an image without blobs
 	tarfsBlockBits  = 9
 	compactInodeLen = 32
+	cipherAES128XTS = 1
 )
 
 // Flags of the RAFS superblock.
@@ -142,9 +143,6 @@ func decodeSuperblock(p []byte) (*superblock, error) {
 	if s.flags&FlagTarfs != 0 || e[12] == tarfsBlockBits {
 		return nil, unsupported("tarfs (chunks in an uncompressed layer)")
 	}
-	if s.flags&FlagEncrypted != 0 {
-		return nil, unsupported("encrypted blobs")
-	}
 	return s, s.check(e, uint64(len(p)))
 }
 
@@ -222,7 +220,8 @@ func encodeSlot(p []byte, id string, blocks, mapped uint32) {
 //	0 id, 64 bytes, padded with NUL | 64 u32 index | 68 u32 chunk size | 72 u32 chunks | 76 u32 codec | 80 u32 digest
 //	84 u32 features | 88 u64 stored size | 96 u64 plain size | 104 u32 size of the TOC | 108 u32 codec of the chunk table
 //	112 u64 offset, 120 u64 stored size, 128 u64 size of the chunk table | 136 SHA-256 of the TOC
-//	168 SHA-256 and 200 u64 size of the object with the chunk table, where that is another one | 208 zeros (of encryption)
+//	168 SHA-256 and 200 u64 size of the object with the chunk table, where that is another one; or, of an encrypted blob, its key
+//	and 200 its tweak, 16 bytes | 216 u32 cipher: 1 AES-128-XTS | 220 zeros
 
 func encodeBlob(p []byte, index int, b *nydusblob.Info) {
 	le := binary.LittleEndian
@@ -241,6 +240,12 @@ func encodeBlob(p []byte, index int, b *nydusblob.Info) {
 	le.PutUint64(p[120:], b.CIStoredSize)
 	le.PutUint64(p[128:], b.CISize)
 	copy(p[136:168], b.TOCDigest[:])
+	if b.Features&nydusblob.FeatureEncrypted != 0 {
+		copy(p[168:200], b.Key.Key[:])
+		copy(p[200:216], b.Key.IV[:])
+		le.PutUint32(p[216:], cipherAES128XTS)
+		return
+	}
 	copy(p[168:200], b.MetaDigest[:])
 	le.PutUint64(p[200:], b.MetaSize)
 }
@@ -276,8 +281,11 @@ func decodeBlobs(p []byte, s *superblock) ([]nydusblob.Info, error) {
 		if b.ChunkSize != s.chunkSize {
 			return nil, corrupt("blob %d: chunk size %d instead of %d", i, b.ChunkSize, s.chunkSize)
 		}
-		if le.Uint32(t[216:]) != 0 {
-			return nil, unsupported("encrypted blobs")
+		switch algo, encrypted := le.Uint32(t[216:]), b.Features&nydusblob.FeatureEncrypted != 0; {
+		case algo > cipherAES128XTS || encrypted != (algo == cipherAES128XTS) || encrypted && s.flags&FlagEncrypted == 0:
+			return nil, corrupt("blob %d: cipher %d, features %#x", i, algo, uint32(b.Features))
+		case encrypted:
+			b.Key = nydusblob.Key{Key: [nydusblob.KeySize]byte(t[168:200]), IV: [nydusblob.IVSize]byte(t[200:216])}
 		}
 		if err := b.Validate(); err != nil {
 			return nil, fmt.Errorf("blob %d: %w", i, err)
