@@ -33,7 +33,7 @@ func TestKernel(t *testing.T) {
 	// Those of v5 are mounted by an image that is made of their trees.
 	for name, want := range map[string][]string{
 		"v6-batch": imagetest.EdgeTree(t), "v5-zstd": imagetest.EdgeTree(t), "v5-none-aligned-c4k": imagetest.EdgeTree(t),
-		"v5-dir": expected(t, "v5-dir/expected.tsv"),
+		"v6-encrypt": imagetest.EdgeTree(t), "v6-tarfs": imagetest.EdgeTree(t), "v5-dir": expected(t, "v5-dir/expected.tsv"),
 	} {
 		t.Run(name, func(t *testing.T) {
 			img, err := OpenBare(t.Context(), bytesSource(readTestdata(t, name+"/image.boot")), "image.boot", findBlob)

@@ -61,9 +61,18 @@ func (r *blobReader) plain(ctx context.Context, off, n int64) ([]byte, error) {
 
 // list prints an image as the reference listings are.
 func list(ctx context.Context, img *formats.Image) ([]string, error) {
+	return listBlobs(ctx, img, func(b formats.Blob) *blobReader { return &blobReader{blob: b} })
+}
+
+// listUnverified is list for images that have no digests.
+func listUnverified(ctx context.Context, img *formats.Image) ([]string, error) {
+	return listBlobs(ctx, img, func(b formats.Blob) *blobReader { return &blobReader{blob: b, unused: true} })
+}
+
+func listBlobs(ctx context.Context, img *formats.Image, reader func(formats.Blob) *blobReader) ([]string, error) {
 	readers := make([]*blobReader, len(img.Blobs))
 	for i, b := range img.Blobs {
-		readers[i] = &blobReader{blob: b}
+		readers[i] = reader(b)
 	}
 	return imagetest.List(img.Tree, func(n *tree.Node) ([]byte, error) {
 		var content []byte

@@ -278,6 +278,10 @@ func openBootstrap(ctx context.Context, boot []byte, metas map[string][]byte, lo
 
 func openBlob(ctx context.Context, b *rafs6.Bootstrap, number int, metas map[string][]byte, l located, decoder *nydusblob.Decoder) (formats.Blob, error) {
 	info := &b.Blobs[number]
+	if info.Features&nydusblob.FeatureTarfs != 0 {
+		layout := nydusblob.NewTarLayout(int64(info.PlainSize))
+		return formats.Blob{Desc: l.desc, Layout: layout, Open: l.open, PlainSize: layout.Size()}, nil
+	}
 	opener := l.open
 	if l.meta != nil {
 		opener = l.meta

@@ -9,7 +9,9 @@ import (
 // Limits of the format.
 const (
 	// Align is the unit of plain addresses: each chunk begins at a multiple of it.
-	Align        = 4096
+	Align = 4096
+	// TarBlock is the unit of plain addresses in blobs with FeatureTarfs.
+	TarBlock     = 512
 	MinChunkSize = 4 << 10
 	MaxChunkSize = 16 << 20
 	// MaxChunks is the largest number of chunks of a blob; an index has 24 bits.
@@ -158,7 +160,6 @@ func (b *Info) Validate() error {
 		bit  Features
 		name string
 	}{
-		{FeatureTarfs, "tarfs (chunks in an uncompressed layer)"},
 		{FeatureChunkDict, "generated chunk dictionaries"},
 		{FeatureExternal, "external data"},
 	} {
@@ -167,6 +168,8 @@ func (b *Info) Validate() error {
 		}
 	}
 	switch {
+	case b.Features&FeatureTarfs != 0:
+		return b.validateTar(bad)
 	case b.Features&FeatureAligned == 0:
 		return bad("chunks are not aligned")
 	case b.ChunkSize < MinChunkSize || b.ChunkSize > MaxChunkSize || b.ChunkSize&(b.ChunkSize-1) != 0:
@@ -207,6 +210,20 @@ func (b *Info) Validate() error {
 	}
 	if _, err := b.cipher(); err != nil {
 		return fmt.Errorf("blob %.64q: %w", b.ID, err)
+	}
+	return nil
+}
+
+// validateTar checks a blob that is a tar, which has neither chunk table nor compression.
+func (b *Info) validateTar(bad func(string, ...any) error) error {
+	const other = FeatureAligned | FeatureInlinedMeta | FeatureChunkInfoV2 | FeatureZran | FeatureSeparate | FeatureInlinedDigest | FeatureBatch | FeatureEncrypted
+	switch {
+	case b.Features&other != 0:
+		return bad("features %v cannot be together", b.Features.Names())
+	case b.ChunkSize < MinChunkSize || b.ChunkSize > MaxChunkSize || b.ChunkSize&(b.ChunkSize-1) != 0 || b.ChunkCount == 0 || b.ChunkCount > MaxChunks:
+		return bad("%d chunks of %d bytes", b.ChunkCount, b.ChunkSize)
+	case b.Compressor != CompressorNone || b.PlainSize < TarBlock || b.PlainSize > MaxStoredSize || b.StoredSize != b.PlainSize:
+		return bad("tar of %d bytes in %d, compressor %d", b.PlainSize, b.StoredSize, b.Compressor)
 	}
 	return nil
 }

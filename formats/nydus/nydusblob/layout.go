@@ -64,7 +64,7 @@ type Layout struct {
 	table   *Table
 	digests Digests
 	decoder *Decoder
-	cipher  *Cipher // nil where nothing is encrypted
+	cipher  *Cipher   // nil where nothing is encrypted
 	first   []uint32  // of each span its first chunk; nil where spans are chunks
 	groups  sync.Pool // of *[]byte, plain forms
 }

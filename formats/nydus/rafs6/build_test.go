@@ -76,7 +76,7 @@ func (b *Bootstrap) numberPlaces(t *testing.T, p []byte) map[int]bool {
 		t.Fatal(err)
 	}
 	places := make(map[int]bool)
-	tp := &treeParser{b: b, p: p, meta: uint64(s.metaBlock) * blockSize, seen: make([]uint64, len(p)/nidSize/64+1),
+	tp := &treeParser{b: b, p: p, block: blockSize, meta: uint64(s.metaBlock) * blockSize, seen: make([]uint64, len(p)/nidSize/64+1),
 		linked: make(map[uint64]*tree.Node), budget: uint64(len(p))}
 	if _, err := tp.parse(uint64(s.rootNid)); err != nil {
 		t.Fatal(err)

@@ -22,6 +22,8 @@ type Bootstrap struct {
 	Flags uint64
 	// ChunkSize of the image in bytes.
 	ChunkSize uint32
+	// BlockSize is the unit of addresses in bytes: 4096, or 512 where blobs are tars.
+	BlockSize uint32
 	// Prefetch are the paths of the prefetch table, in its order, without slash at the front; "" is the root.
 	Prefetch []string
 	// Mountable says that Linux reads the bootstrap as EROFS in the same way.
@@ -50,15 +52,16 @@ func parse(p []byte, numbers map[*tree.Node]uint64) (*Bootstrap, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := &Bootstrap{Blobs: blobs, Flags: s.flags, ChunkSize: s.chunkSize, Mountable: true,
+	b := &Bootstrap{Blobs: blobs, Flags: s.flags, ChunkSize: s.chunkSize, BlockSize: 1 << s.blockBits, Mountable: true,
 		refs: make([][]chunkRef, len(blobs))}
-	if s.chunkTable.size > 0 {
+	// That of a tarfs image has one entry without meaning for each blob.
+	if s.chunkTable.size > 0 && s.flags&FlagTarfs == 0 {
 		b.chunks = s.chunkTable.of(p)
 	}
 	if err := b.checkChunks(); err != nil {
 		return nil, err
 	}
-	t := &treeParser{b: b, p: p, meta: uint64(s.metaBlock) * blockSize, seen: make([]uint64, len(p)/nidSize/64+1),
+	t := &treeParser{b: b, p: p, block: 1 << s.blockBits, meta: uint64(s.metaBlock) << s.blockBits, seen: make([]uint64, len(p)/nidSize/64+1),
 		linked: make(map[uint64]*tree.Node), budget: uint64(len(p)), numbers: numbers}
 	if s.prefetch.off != 0 && s.prefetch.size > 0 {
 		t.want(s.prefetch.of(p))
@@ -80,6 +83,7 @@ func parse(p []byte, numbers map[*tree.Node]uint64) (*Bootstrap, error) {
 type treeParser struct {
 	b      *Bootstrap
 	p      []byte
+	block  uint64 // size
 	meta   uint64
 	seen   []uint64              // bitmap of nids
 	linked map[uint64]*tree.Node // those with several names
@@ -216,18 +220,18 @@ func (t *treeParser) data(in *inode, at uint64) (blocks, rest []byte, err error)
 	}
 	full := in.size
 	if in.layout == layoutInline {
-		full = in.size &^ (blockSize - 1)
+		full = in.size &^ (t.block - 1)
 		tail, n := at+uint64(in.len+in.xattrLen), in.size-full
 		if n > size-tail {
 			return nil, nil, corrupt("content beyond the end")
 		}
-		if n > 0 && at/blockSize != (tail+n-1)/blockSize {
+		if n > 0 && at/t.block != (tail+n-1)/t.block {
 			t.b.Mountable = false // Linux wants inode and rest in one block
 		}
 		rest = t.p[tail:][:n]
 	}
 	if full > 0 {
-		first := uint64(in.u) * blockSize
+		first := uint64(in.u) * t.block
 		if first > size || full > size-first {
 			return nil, nil, corrupt("content beyond the end")
 		}
@@ -252,7 +256,7 @@ func (t *treeParser) target(n *tree.Node, in *inode, at uint64) error {
 }
 
 // chunks reads the chunk indexes of a file, which are behind the inode at a multiple of 8:
-// 0 u16 index | 2 u8 blob+1 | 3 u8 index bits 16-23 | 4 u32 plain offset/4096
+// 0 u16 index | 2 u8 blob+1 | 3 u8 index bits 16-23 | 4 u32 plain offset in blocks
 func (t *treeParser) chunks(n *tree.Node, in *inode, at uint64) error {
 	if in.layout != layoutChunked {
 		return corrupt("file with layout %d", in.layout)
@@ -283,15 +287,15 @@ func (t *treeParser) chunks(n *tree.Node, in *inode, at uint64) error {
 		}
 		info := &t.b.Blobs[number]
 		size := min(unit, in.size-i*unit)
-		if off := uint64(block) * blockSize; index >= info.ChunkCount || off+size > info.PlainSize {
+		if off := uint64(block) * t.block; index >= info.ChunkCount || off+size > info.PlainSize {
 			return corrupt("chunk %d with %d bytes at %d outside of blob %d", index, size, off, number)
 		}
 		t.b.refs[number] = append(t.b.refs[number], chunkRef{index, block, uint32(size)})
-		n.AppendExtent(tree.Extent{Blob: uint32(number), Offset: int64(block) * blockSize, Length: int64(size)})
+		n.AppendExtent(tree.Extent{Blob: uint32(number), Offset: int64(block) * int64(t.block), Length: int64(size)})
 	}
 	// Linux counts in chunks of the inode's own size, the reference reader in those of the image. Both see the
 	// same when they agree, or when the inode's are larger than the file and the file lies in one piece.
-	unitBits := in.u&0x1f + blockBits
+	unitBits := in.u&0x1f + uint32(bits.TrailingZeros64(t.block))
 	if same := unitBits == uint32(bits.TrailingZeros32(t.b.ChunkSize)); !same && (in.size > 1<<unitBits || len(n.Extents) > 1) {
 		return corrupt("chunk format %#x of a file of %d bytes in %d pieces", in.u, in.size, len(n.Extents))
 	}
@@ -337,7 +341,7 @@ func (t *treeParser) readDir(i int) error {
 	read := func(p []byte) error {
 		text := string(p) // one allocation for the names of a block
 		for len(p) > 0 {
-			n := min(blockSize, len(p))
+			n := min(int(t.block), len(p))
 			if err := decodeDirents(p[:n], text[:n], add); err != nil {
 				return err
 			}

@@ -76,6 +76,7 @@ var compressorFlags = map[nydusblob.Compressor]uint64{
 //	RAFS: 0 u64 flags | 8 u64, 16 u32 blob table | 20 u32 chunk size | 24 u64, 32 u64 chunk table
 //	40 u64, 48 u32 prefetch table | 52 zeros
 type superblock struct {
+	blockBits  uint8 // of addresses; tables stand at multiples of blockSize
 	rootNid    uint16
 	inodes     uint64
 	blocks     uint32
@@ -134,27 +135,28 @@ func decodeSuperblock(p []byte) (*superblock, error) {
 		return nil, corrupt("superblock: magic %#x", m)
 	}
 	s := &superblock{
-		rootNid: le.Uint16(e[14:]), inodes: le.Uint64(e[16:]), blocks: le.Uint32(e[36:]), metaBlock: le.Uint32(e[40:]),
+		blockBits: e[12], rootNid: le.Uint16(e[14:]), inodes: le.Uint64(e[16:]), blocks: le.Uint32(e[36:]), metaBlock: le.Uint32(e[40:]),
 		devices: le.Uint16(e[86:]), flags: le.Uint64(r), chunkSize: le.Uint32(r[20:]),
 		blobTable:  region{le.Uint64(r[8:]), uint64(le.Uint32(r[16:]))},
 		chunkTable: region{le.Uint64(r[24:]), le.Uint64(r[32:])},
 		prefetch:   region{le.Uint64(r[40:]), uint64(le.Uint32(r[48:]))},
-	}
-	if s.flags&FlagTarfs != 0 || e[12] == tarfsBlockBits {
-		return nil, unsupported("tarfs (chunks in an uncompressed layer)")
 	}
 	return s, s.check(e, uint64(len(p)))
 }
 
 func (s *superblock) check(e []byte, size uint64) error {
 	le := binary.LittleEndian
+	bits := uint64(blockBits)
+	if s.flags&FlagTarfs != 0 {
+		bits = tarfsBlockBits
+	}
 	for _, f := range []struct {
 		what      string
 		got, want uint64
 	}{
 		{"checksum", uint64(le.Uint32(e[4:])), 0},
 		{"RAFS feature", uint64(le.Uint32(e[8:]) & compatRAFS), compatRAFS},
-		{"block size bits", uint64(e[12]), blockBits},
+		{"block size bits", uint64(e[12]), bits},
 		{"extension slots", uint64(e[13]), 0},
 		{"shared attributes", uint64(le.Uint32(e[44:])), 0},
 		{"incompatible features", uint64(le.Uint32(e[80:])), incompat},
@@ -171,7 +173,7 @@ func (s *superblock) check(e []byte, size uint64) error {
 		return corrupt("superblock: flags %#x", s.flags)
 	case s.inodes == 0 || s.rootNid == 0:
 		return corrupt("superblock: %d inodes, root %d", s.inodes, s.rootNid)
-	case uint64(s.metaBlock)*blockSize > size:
+	case uint64(s.metaBlock)<<s.blockBits > size:
 		return corrupt("superblock: metadata at block %d", s.metaBlock)
 	case s.chunkSize < nydusblob.MinChunkSize || s.chunkSize > nydusblob.MaxChunkSize || s.chunkSize&(s.chunkSize-1) != 0:
 		return corrupt("superblock: chunk size %d", s.chunkSize)
@@ -278,6 +280,9 @@ func decodeBlobs(p []byte, s *superblock) ([]nydusblob.Info, error) {
 		if b.Features&nydusblob.FeatureSeparate != 0 {
 			b.MetaDigest, b.MetaSize = [32]byte(t[168:200]), le.Uint64(t[200:])
 		}
+		if tarfs := b.Features&nydusblob.FeatureTarfs != 0; tarfs != (s.flags&FlagTarfs != 0) {
+			return nil, corrupt("blob %d: features %#x", i, uint32(b.Features))
+		}
 		if b.ChunkSize != s.chunkSize {
 			return nil, corrupt("blob %d: chunk size %d instead of %d", i, b.ChunkSize, s.chunkSize)
 		}
@@ -290,7 +295,7 @@ func decodeBlobs(p []byte, s *superblock) ([]nydusblob.Info, error) {
 		if err := b.Validate(); err != nil {
 			return nil, fmt.Errorf("blob %d: %w", i, err)
 		}
-		if blocks := le.Uint32(slot[64:]); blocks == 0 || uint64(blocks) != b.PlainSize/blockSize {
+		if blocks := le.Uint32(slot[64:]); blocks == 0 || uint64(blocks) != b.PlainSize>>s.blockBits {
 			return nil, corrupt("blob %d: device of %d blocks for %d bytes", i, blocks, b.PlainSize)
 		}
 	}
