@@ -44,6 +44,14 @@ func verified(r io.Reader, c io.Closer, desc ocispec.Descriptor) *verifier {
 	return &verifier{r: r, c: c, desc: desc, sum: desc.Digest.Algorithm().Hash(), left: desc.Size}
 }
 
+// Verify returns the stream of an object that ends with an error instead of io.EOF unless size and digest are right. Closing it closes r.
+func Verify(r io.ReadCloser, desc ocispec.Descriptor) (io.ReadCloser, error) {
+	if err := checkDescriptor(desc); err != nil {
+		return nil, errors.Join(err, r.Close())
+	}
+	return verified(r, r, desc), nil
+}
+
 // Read implements io.Reader.
 func (v *verifier) Read(p []byte) (int, error) {
 	if v.err != nil {
