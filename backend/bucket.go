@@ -96,8 +96,9 @@ func (b *bucket) Open(ctx context.Context, id string) (blob.Source, error) {
 // is the digest known.
 func (b *bucket) Create(ctx context.Context) (formats.ObjectWriter, error) {
 	r, pipe := io.Pipe()
+	after := context.WithoutCancel(ctx)
 	ctx, cancel := context.WithCancelCause(ctx)
-	w := &bucketWriter{b: b, pipe: pipe, cancel: cancel, sum: sha256.New(), temporary: b.prefix + "lazuli-upload-" + rand.Text(), done: make(chan struct{})}
+	w := &bucketWriter{b: b, after: after, pipe: pipe, cancel: cancel, sum: sha256.New(), temporary: b.prefix + "lazuli-upload-" + rand.Text(), done: make(chan struct{})}
 	go func() {
 		defer close(w.done)
 		_, w.err = b.client.PutObject(ctx, b.name, w.temporary, r, -1, minio.PutObjectOptions{PartSize: partSize, NumThreads: 1,
@@ -111,6 +112,7 @@ func (b *bucket) Create(ctx context.Context) (formats.ObjectWriter, error) {
 // bucketWriter writes one object.
 type bucketWriter struct {
 	b         *bucket
+	after     context.Context //nolint:containedctx // of what has to be done when all else is given up
 	pipe      *io.PipeWriter
 	cancel    context.CancelCauseFunc
 	sum       hash.Hash
@@ -167,7 +169,7 @@ const removeTimeout = 30 * time.Second
 
 // remove takes the upload away.
 func (w *bucketWriter) remove() {
-	ctx, cancel := context.WithTimeout(context.Background(), removeTimeout)
+	ctx, cancel := context.WithTimeout(w.after, removeTimeout)
 	defer cancel()
 	_ = w.b.client.RemoveObject(ctx, w.b.name, w.temporary, minio.RemoveObjectOptions{}) // stays as rubbish where it is refused
 }
