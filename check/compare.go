@@ -3,6 +3,7 @@ package check
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"maps"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/lazuli-project/lazuli/blob"
 	"github.com/lazuli-project/lazuli/fetch"
+	"github.com/lazuli-project/lazuli/formats"
 	"github.com/lazuli-project/lazuli/tree"
 )
 
@@ -33,7 +35,7 @@ const window = 1 << 20
 // Compare reports every difference between the files of an image and those of its source: paths, types, modes, owners,
 // times to the nanosecond, sizes, link targets, devices, extended attributes, which names are links of one file, and
 // contents. report is called for each; an error from it ends the comparison. The times of directories that no layer has an
-// entry for are not defined and still must be equal, as both come from one rule. Memory: the two trees and 2 MiB.
+// entry for are not defined and still must be equal, as both come from one rule. Memory: the two trees and 2 MiB, and a digest of each file where both images are streams.
 func Compare(ctx context.Context, source, image *fetch.Image, report func(Difference) error) error {
 	c := &comparison{ctx: ctx, source: source, image: image, report: report, links: make(map[*tree.Node]*tree.Node), back: make(map[*tree.Node]*tree.Node)}
 	if err := c.nodes("", source.Tree.Root, image.Tree.Root); err != nil {
@@ -222,6 +224,9 @@ func join(dir, name string) string {
 
 // contents compares files in the order in which the source stores them, so that a source without random access is read once.
 func (c *comparison) contents() error {
+	if streamed(c.source) && streamed(c.image) {
+		return c.digests()
+	}
 	a, b := make([]byte, window), make([]byte, window)
 	for _, f := range fetch.InStoredOrder(c.source.Tree) {
 		got, ok := c.files[f.Node]
@@ -251,4 +256,52 @@ func (c *comparison) contents() error {
 		}
 	}
 	return nil
+}
+
+// streamed reports whether an image has blobs without random access.
+func streamed(im *fetch.Image) bool {
+	return slices.ContainsFunc(im.Blobs, func(b formats.Blob) bool { return b.Layout == nil })
+}
+
+// digests compares the digests of files, for images that are both streams: each is read once, in an order of its own.
+func (c *comparison) digests() error {
+	want, err := fileDigests(c.ctx, c.source, func(n *tree.Node) bool { return c.files[n] != nil })
+	if err != nil {
+		return fmt.Errorf("source: %w", err)
+	}
+	wanted := make(map[*tree.Node]bool, len(c.files))
+	for _, n := range c.files {
+		wanted[n] = true
+	}
+	got, err := fileDigests(c.ctx, c.image, func(n *tree.Node) bool { return wanted[n] })
+	if err != nil {
+		return fmt.Errorf("image: %w", err)
+	}
+	for _, f := range fetch.InStoredOrder(c.source.Tree) {
+		n, ok := c.files[f.Node]
+		if !ok || want[f.Node] == got[n] {
+			continue
+		}
+		if err := c.differ(f.Path, "content", fmt.Sprintf("SHA-256 %x", want[f.Node]), fmt.Sprintf("SHA-256 %x", got[n])); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// fileDigests reads files in stored order and returns the SHA-256 of each.
+func fileDigests(ctx context.Context, im *fetch.Image, wanted func(*tree.Node) bool) (map[*tree.Node][sha256.Size]byte, error) {
+	sums := make(map[*tree.Node][sha256.Size]byte)
+	buf := make([]byte, window)
+	for _, f := range fetch.InStoredOrder(im.Tree) {
+		if !wanted(f.Node) {
+			continue
+		}
+		h := sha256.New()
+		if err := im.WriteContent(ctx, f.Node, h, buf, blob.Background); err != nil {
+			return nil, fmt.Errorf("%q: %w", "/"+f.Path, err)
+		}
+		sums[f.Node] = [sha256.Size]byte(h.Sum(nil))
+	}
+	return sums, nil
 }

@@ -50,8 +50,10 @@ type Options struct {
 	BeforeTag func(ctx context.Context, out Output, image, source ocispec.Descriptor) error
 	// OnProgress is called often, concurrently; it must be quick.
 	OnProgress func(Progress)
-	// Readers recognise images that are converted already; they are carried along as they are.
+	// Readers recognise images that are converted already; they are carried along as they are, but by [Reverse].
 	Readers []formats.Reader
+	// TempDir is where [Reverse] spools what it fetches; "" means the system's directory.
+	TempDir string
 }
 
 func (o *Options) setDefaults() error {
@@ -133,5 +135,8 @@ type LayerResult struct {
 	Source ocispec.Descriptor
 	Desc   ocispec.Descriptor
 	Reused bool
+	// From is the place that a reused layer was taken from, as [store.Ref.Place] gives it; "" where the layer stands twice in
+	// the image.
+	From string
 	formats.LayerStats
 }

@@ -24,3 +24,12 @@ type Ref struct {
 	Digest    digest.Digest
 	Dirs      []string // of a Bare reference: where blobs lie by id
 }
+
+// Place returns the repository, layout or archive alone, without the image in it, as [Parse] reads it; "" for standard streams.
+func (r Ref) Place() string {
+	if r.Path == "-" {
+		return ""
+	}
+	r.Tag, r.Digest = "", ""
+	return r.String()
+}

@@ -15,9 +15,9 @@ import (
 	"github.com/lazuli-project/lazuli/convert"
 	"github.com/lazuli-project/lazuli/formats"
 	"github.com/lazuli-project/lazuli/formats/nydus"
+	"github.com/lazuli-project/lazuli/formats/oci"
 	"github.com/lazuli-project/lazuli/image"
 	"github.com/lazuli-project/lazuli/record"
-	"github.com/lazuli-project/lazuli/store"
 )
 
 type convertFlags struct {
@@ -48,12 +48,14 @@ Layers that the target has already are neither downloaded nor pushed again.`,
   docker save app | lazuli convert docker-archive:- oci:/tmp/app
   # beside the original, under one tag
   lazuli convert --attach index host/app:1 host/app:1
+  # back: a plain image of a lazy one
+  lazuli convert -f oci host/app:1-nydus host/app:1-plain
   # what would happen, and may I push?
   lazuli convert --dry-run node:19 host/node:19`,
 		Args: exactArgs(2),
 	}
 	f := cmd.Flags()
-	f.StringSliceVarP(&c.formats, "format", "f", []string{nydus.Name}, "format of the result: nydus; or nydus-ref, an index beside the layers as they are")
+	f.StringSliceVarP(&c.formats, "format", "f", []string{nydus.Name}, "format of the result: nydus; nydus-ref, an index beside the layers as they are; or oci, to make a plain image of a lazy one")
 	f.StringVar(&c.attach, "attach", "tag", "tag: an image of its own; index: the source's manifests first, ours last; referrer: a manifest whose subject is the source")
 	f.StringSliceVar(&c.platforms, "platform", nil, "`OS/ARCH[/VARIANT]`,... to convert (all)")
 	f.StringVar(&c.compression, "compression", "zstd", "none, lz4 or zstd")
@@ -63,7 +65,7 @@ Layers that the target has already are neither downloaded nor pushed again.`,
 	f.StringVar(&c.digest, "digest", "blake3", "digest of chunks: blake3 or sha256")
 	f.StringVar(&c.prefetch, "prefetch", "", "`FILE` with one path a line that runtimes read in advance; - is standard input")
 	f.StringToStringVar(&c.options, "option", nil, "`KEY=VALUE` of what is rarer: spacing=SIZE, how much nydus-ref inflates at once; artifact-manifest=true, for referrers in old registries")
-	f.IntVar(&c.fsVersion, "fs-version", 6, "version of Nydus' RAFS: 6")
+	f.IntVar(&c.fsVersion, "fs-version", 6, "version of Nydus' RAFS: 6; or 5, for runtimes that know no other")
 	f.StringVar(&c.record, "record", "", "what was converted before: `sqlite:FILE` or none (a file in the user's state directory)")
 	f.BoolVar(&c.dryRun, "dry-run", false, "resolve, check the right to push, say what would be done")
 	f.BoolVar(&c.check, "check", false, "compare the result with the source before its tag appears")
@@ -77,10 +79,10 @@ Layers that the target has already are neither downloaded nor pushed again.`,
 // writer makes the format's writer of the flags.
 func (c *convertFlags) writer(a *app, jobs int) (formats.Writer, error) {
 	if len(c.formats) != 1 || c.formats[0] != nydus.Name && c.formats[0] != nydus.NameRef {
-		return nil, usagef("--format %s: one of nydus and nydus-ref is possible", strings.Join(c.formats, ","))
+		return nil, usagef("--format %s: one of nydus, nydus-ref and oci is possible", strings.Join(c.formats, ","))
 	}
-	if c.fsVersion != 6 {
-		return nil, usagef("--fs-version %d: 6 is possible", c.fsVersion)
+	if c.fsVersion != 6 && (c.fsVersion != 5 || c.formats[0] == nydus.NameRef) {
+		return nil, usagef("--fs-version %d: 6 is possible, and for nydus 5", c.fsVersion)
 	}
 	if err := c.checkOptions(); err != nil {
 		return nil, err
@@ -93,7 +95,7 @@ func (c *convertFlags) writer(a *app, jobs int) (formats.Writer, error) {
 		return c.refWriter(paths, jobs)
 	}
 	w, err := nydus.NewWriter(nydus.Options{
-		Compression: c.compression, Level: c.level, ChunkSize: int(c.chunkSize), Digest: c.digest, PrefetchPaths: paths, CPU: formats.NewCPU(jobs),
+		FSVersion: c.fsVersion, Compression: c.compression, Level: c.level, ChunkSize: int(c.chunkSize), Digest: c.digest, PrefetchPaths: paths, CPU: formats.NewCPU(jobs),
 	})
 	if err != nil {
 		return nil, &usageError{err}
@@ -157,6 +159,9 @@ func (c *convertFlags) checkOptions() error {
 }
 
 func (a *app) convert(ctx context.Context, c *convertFlags, source, target string, srcFlags, destFlags *storeFlags) (err error) {
+	if slices.Equal(c.formats, []string{oci.Name}) {
+		return a.reverse(ctx, c, source, target, srcFlags, destFlags)
+	}
 	attach := convert.Attach(c.attach)
 	if !slices.Contains([]convert.Attach{convert.AttachTag, convert.AttachIndex, convert.AttachReferrer}, attach) {
 		return usagef("--attach %s: tag, index and referrer are possible", c.attach)
@@ -189,7 +194,8 @@ func (a *app) convert(ctx context.Context, c *convertFlags, source, target strin
 	opt := convert.Options{Attach: attach, ArtifactManifest: artifact, Platforms: c.platforms, Jobs: a.jobs, Readers: readers()[:1], OnProgress: p.layer}
 	if c.check {
 		opt.BeforeTag = func(ctx context.Context, out convert.Output, made, source ocispec.Descriptor) error {
-			return a.checkBeforeTag(ctx, src, out.Target, made, source)
+			want, got := convertedSides(src, source, out.Target, made)
+			return a.checkBeforeTag(ctx, want, got)
 		}
 	}
 	opt.Record = known
@@ -226,20 +232,33 @@ func (a *app) openRecord(ctx context.Context, flag string) (*record.DB, error) {
 	return record.Open(ctx, file)
 }
 
+// checkedSide is an image of a comparison.
+type checkedSide struct {
+	sources formats.Sources
+	desc    ocispec.Descriptor
+	readers []formats.Reader
+}
+
+// convertedSides are the source of a conversion and what was made of it.
+func convertedSides(src formats.Sources, source ocispec.Descriptor, target formats.Sources, made ocispec.Descriptor) (want, got checkedSide) {
+	all := readers()
+	return checkedSide{src, source, all[len(all)-1:]}, checkedSide{target, made, all[:len(all)-1]}
+}
+
 // checkBeforeTag compares an image that the target has, but nothing names yet, with its source.
-func (a *app) checkBeforeTag(ctx context.Context, src store.Source, target formats.Sources, made, source ocispec.Descriptor) error {
-	want, err := image.OpenManifest(ctx, src, nil, source, image.Options{Readers: readers()[1:]})
+func (a *app) checkBeforeTag(ctx context.Context, want, got checkedSide) error {
+	source, err := image.OpenManifest(ctx, want.sources, nil, want.desc, image.Options{Readers: want.readers})
 	if err != nil {
 		return fmt.Errorf("check: source: %w", err)
 	}
-	defer closeQuietly(want)
-	got, err := image.OpenManifest(ctx, target, nil, made, image.Options{Readers: readers()[:1]})
+	defer closeQuietly(source)
+	made, err := image.OpenManifest(ctx, got.sources, nil, got.desc, image.Options{Readers: got.readers})
 	if err != nil {
 		return fmt.Errorf("check: %w", err)
 	}
-	defer closeQuietly(got)
+	defer closeQuietly(made)
 	found := 0
-	err = check.Compare(ctx, want.Image, got.Image, func(d check.Difference) error {
+	err = check.Compare(ctx, source.Image, made.Image, func(d check.Difference) error {
 		found++
 		_, err := fmt.Fprintln(a.stderr, d)
 		return err

@@ -41,6 +41,7 @@ type layerResult struct {
 	Digest       string `json:"digest"`
 	Size         int64  `json:"size"`
 	Reused       bool   `json:"reused"`
+	From         string `json:"from,omitempty"` // where a reused layer was taken from
 	formats.LayerStats
 }
 
@@ -64,7 +65,7 @@ func (a *app) printResult(res *convert.Result, refs []store.Ref) error {
 		for _, l := range im.Layers {
 			i.Layers = append(i.Layers, layerResult{
 				SourceDigest: l.Source.Digest.String(), SourceSize: l.Source.Size, Digest: l.Desc.Digest.String(), Size: l.Desc.Size,
-				Reused: l.Reused, LayerStats: l.LayerStats,
+				Reused: l.Reused, From: l.From, LayerStats: l.LayerStats,
 			})
 			if l.Reused {
 				continue

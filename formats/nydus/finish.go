@@ -18,7 +18,6 @@ import (
 	"github.com/lazuli-project/lazuli/blob"
 	"github.com/lazuli-project/lazuli/formats"
 	"github.com/lazuli-project/lazuli/formats/nydus/nydusblob"
-	"github.com/lazuli-project/lazuli/formats/nydus/rafs6"
 )
 
 // gzipLevel of the bootstrap layer, which every start of a container waits for.
@@ -56,7 +55,7 @@ func (w *Writer) Finish(ctx context.Context, layers []formats.Layer, src *format
 		layerType, manifest.MediaType = mediaTypeDockerLayer, mediaTypeDockerManifest
 	}
 	bootLayer := formats.DigestOf(layerType, packed)
-	bootLayer.Annotations = map[string]string{AnnotationBootstrap: "true", AnnotationFSVersion: fsVersion}
+	bootLayer.Annotations = map[string]string{AnnotationBootstrap: "true", AnnotationFSVersion: w.set.fsVersion()}
 	if err := sink.Put(ctx, bootLayer, packed); err != nil {
 		return nil, err
 	}
@@ -76,7 +75,7 @@ func (w *Writer) Finish(ctx context.Context, layers []formats.Layer, src *format
 		return nil, err
 	}
 	maps.Copy(manifest.Annotations, src.Manifest.Annotations)
-	manifest.Annotations[AnnotationFSVersion] = fsVersion
+	manifest.Annotations[AnnotationFSVersion] = w.set.fsVersion()
 	manifest.Annotations[AnnotationSourceDigest] = src.Desc.Digest.String()
 	if w.set.sourceRef != "" {
 		manifest.Annotations[AnnotationSourceRef] = w.set.sourceRef
@@ -94,7 +93,7 @@ func (w *Writer) Finish(ctx context.Context, layers []formats.Layer, src *format
 
 // packBootstrap makes the bootstrap layer: the bootstrap, and the chunk tables of the blobs, so that a runtime needs
 // nothing but data from the blobs.
-func packBootstrap(boot *rafs6.Plan, blobs []*layerData) ([]byte, digest.Digest, error) {
+func packBootstrap(boot plannedBootstrap, blobs []*layerData) ([]byte, digest.Digest, error) {
 	var out bytes.Buffer
 	out.Grow(int(boot.Size() / 2)) // growing later would take twice the memory for a while
 	z, err := gzip.NewWriterLevel(&out, gzipLevel)
@@ -121,6 +120,9 @@ func packBootstrap(boot *rafs6.Plan, blobs []*layerData) ([]byte, digest.Digest,
 		return nil, "", err
 	}
 	for _, b := range blobs {
+		if b.info.CISize == 0 {
+			continue // all is in the bootstrap
+		}
 		if b.info.Features&nydusblob.FeatureSeparate != 0 {
 			continue // it lies at the beginning of a small object, and not behind the data
 		}
@@ -139,9 +141,16 @@ func packBootstrap(boot *rafs6.Plan, blobs []*layerData) ([]byte, digest.Digest,
 	return out.Bytes(), diffID.Digest(), nil
 }
 
-// newConfig returns the image's configuration with other layers. Everything else of it is kept, also what this version
-// does not know.
+// newConfig returns the image's configuration with other layers, the last of which is the bootstrap's.
 func newConfig(source []byte, diffIDs []digest.Digest) ([]byte, error) {
+	return changedConfig(source, diffIDs, func(history []json.RawMessage) []json.RawMessage {
+		return append(history, json.RawMessage(`{"created_by":"Nydus Converter","comment":"`+bootstrapComment+`"}`))
+	})
+}
+
+// changedConfig returns the image's configuration with other layers and, where it has a history, another one. Everything else
+// of it is kept, also what this version does not know.
+func changedConfig(source []byte, diffIDs []digest.Digest, change func([]json.RawMessage) []json.RawMessage) ([]byte, error) {
 	var fields map[string]json.RawMessage
 	if err := json.Unmarshal(source, &fields); err != nil {
 		return nil, fmt.Errorf("config: %w: %w", blob.ErrCorrupt, err)
@@ -157,8 +166,7 @@ func newConfig(source []byte, diffIDs []digest.Digest) ([]byte, error) {
 		}
 		// A history without entries would have fewer layers than the image.
 		if len(history) > 0 {
-			history = append(history, json.RawMessage(`{"created_by":"Nydus Converter","comment":"Nydus Bootstrap Layer"}`))
-			if fields["history"], err = json.Marshal(history); err != nil {
+			if fields["history"], err = json.Marshal(change(history)); err != nil {
 				return nil, fmt.Errorf("config: history: %w", err)
 			}
 		}

@@ -30,6 +30,9 @@ const (
 
 	fsVersion = "6"
 
+	// bootstrapComment is what the bootstrap layer's entry in the history says.
+	bootstrapComment = "Nydus Bootstrap Layer"
+
 	bootstrapDir  = "image"
 	bootstrapFile = "image/image.boot"
 	metaSuffix    = ".blob.meta"

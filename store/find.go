@@ -1,0 +1,52 @@
+package store
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// manifestFinder is the ability of a source to describe a manifest by its digest alone.
+type manifestFinder interface {
+	findManifest(ctx context.Context, d digest.Digest) (ocispec.Descriptor, error)
+}
+
+// FindManifest describes a manifest of which only the digest is known, wherever in the source's repository or layout it is.
+// ErrNotFound where it is not there.
+func FindManifest(ctx context.Context, s Source, d digest.Digest) (ocispec.Descriptor, error) {
+	f, ok := s.(manifestFinder)
+	if !ok {
+		return ocispec.Descriptor{}, fmt.Errorf("manifest %s in %s: %w", d, s.Ref(), ErrNotFound)
+	}
+	return f.findManifest(ctx, d)
+}
+
+func (r *registryStore) findManifest(ctx context.Context, d digest.Digest) (ocispec.Descriptor, error) {
+	if err := d.Validate(); err != nil {
+		return ocispec.Descriptor{}, fmt.Errorf("manifest %.100q: %w: %w", d, ErrReference, err)
+	}
+	desc, err := r.repo.Resolve(r.scope(ctx), d.String())
+	if err != nil {
+		return desc, r.fail(ctx, "find manifest "+d.String()+" in", err)
+	}
+	return desc, nil
+}
+
+func (l *layout) findManifest(ctx context.Context, d digest.Digest) (ocispec.Descriptor, error) {
+	if err := d.Validate(); err != nil {
+		return ocispec.Descriptor{}, fmt.Errorf("manifest %.100q: %w: %w", d, ErrReference, err)
+	}
+	o, err := l.files.open(blobName(d))
+	if err != nil {
+		return ocispec.Descriptor{}, fileError("find manifest "+d.String()+" in", l.ref.Path, err)
+	}
+	desc := ocispec.Descriptor{Digest: d, Size: o.size}
+	_ = o.Close() // opened to learn the size
+	raw, err := ReadAll(ctx, l, desc, maxManifest)
+	if err != nil {
+		return desc, fmt.Errorf("find manifest in %s: %w", l.ref, err)
+	}
+	return sniff(desc, raw)
+}
