@@ -13,6 +13,7 @@ import (
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/lazuli-project/lazuli/backend"
 	"github.com/lazuli-project/lazuli/blob"
 	"github.com/lazuli-project/lazuli/fetch"
 	"github.com/lazuli-project/lazuli/formats"
@@ -31,6 +32,8 @@ type Options struct {
 	Readers []formats.Reader
 	// Referrers makes a plain image be looked up in its referrers, where a converted one may hang.
 	Referrers bool
+	// Backend has the data blobs; nil means that they are where the manifest is, or beside the bootstrap.
+	Backend backend.Backend
 	// Offline fetches nothing from a registry: what is not in Fetch.Cache gives ErrOffline.
 	Offline bool
 }
@@ -70,7 +73,11 @@ func Open(ctx context.Context, ref store.Ref, opt Options) (_ *Image, err error)
 	if err != nil {
 		return nil, err
 	}
-	im, err := OpenManifest(ctx, src, src, desc, opt)
+	var from formats.Sources = src
+	if opt.Backend != nil {
+		from = backend.NewSource(src, opt.Backend)
+	}
+	im, err := OpenManifest(ctx, from, src, desc, opt)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", ref, err)
 	}
@@ -231,7 +238,11 @@ func openBare(ctx context.Context, ref store.Ref, opt Options) (_ *Image, err er
 	if err != nil {
 		return nil, err
 	}
-	img, err := nydus.OpenBare(ctx, boot, filepath.Base(ref.Path), files.find)
+	find := files.find
+	if opt.Backend != nil {
+		find = func(id string) (blob.Source, error) { return opt.Backend.Open(ctx, id) }
+	}
+	img, err := nydus.OpenBare(ctx, boot, filepath.Base(ref.Path), find)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", ref, err)
 	}

@@ -78,8 +78,12 @@ func (a *app) openLazy(ctx context.Context, arg string, l *lazyFlags) (*lazyImag
 			return nil, err
 		}
 	}
+	blobs, err := l.image.backend.open()
+	if err != nil {
+		return nil, err
+	}
 	im.Image, err = image.Open(ctx, refs[0], image.Options{
-		Store: so, Platform: l.image.platform, Readers: readers(), Referrers: true, Offline: l.offline, Fetch: fetch.Options{Cache: im.cache},
+		Backend: blobs, Store: so, Platform: l.image.platform, Readers: readers(), Referrers: true, Offline: l.offline, Fetch: fetch.Options{Cache: im.cache},
 	})
 	if err != nil {
 		return nil, err

@@ -25,12 +25,14 @@ type imageFlags struct {
 	store    storeFlags
 	platform string
 	cacheDir string
+	backend  backendFlags
 }
 
 func (i *imageFlags) add(f *pflag.FlagSet) {
 	i.store.add(f, "", "the registry")
 	f.StringVar(&i.platform, "platform", "", "`OS/ARCH[/VARIANT]` of an index (linux and this machine's)")
 	f.StringVar(&i.cacheDir, "cache", "", "keep what is read in `DIR`")
+	i.backend.add(f, "the data are")
 }
 
 // open opens the image that the reference names.
@@ -49,6 +51,9 @@ func (a *app) openRef(ctx context.Context, ref store.Ref, i *imageFlags, base st
 	}
 	so.OnRequest = base.OnRequest
 	o := image.Options{Store: so, Platform: i.platform, Readers: readers(), Referrers: true}
+	if o.Backend, err = i.backend.open(); err != nil {
+		return nil, err
+	}
 	if i.cacheDir != "" {
 		if o.Fetch.Cache, err = cache.Open(i.cacheDir); err != nil {
 			return nil, err
