@@ -20,6 +20,8 @@ type Format struct {
 	Large bool
 	// Whole is up to how many bytes an object is damaged at every byte, and not at samples. 0 means 2 KiB.
 	Whole int
+	// OnlyFilesLinked says that hard links of anything but regular files become nodes of their own.
+	OnlyFilesLinked bool
 	// MaxAlloc is how many bytes opening and reading a damaged image of some KiB may allocate, all in all. 0 means 64 MiB.
 	MaxAlloc int64
 }

@@ -45,7 +45,10 @@ func readTar(layer io.Reader, entry func(e *tarfs.Entry, n *tree.Node) error, da
 }
 
 // expected returns the listing of the layers merged by the rules of package tarfs.
-func expected(layers [][]byte) ([]string, error) {
+func expected(layers [][]byte) ([]string, error) { return expectedOf(layers, &Format{}) }
+
+// expectedOf is expected for a format.
+func expectedOf(layers [][]byte, f *Format) ([]string, error) {
 	var trees []*tree.Tree
 	contents := make([][]byte, len(layers)) // of all files of a layer, one behind the other
 	for i, layer := range layers {
@@ -67,6 +70,10 @@ func expected(layers [][]byte) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
+	if f.OnlyFilesLinked {
+		unlink(merged.Root)
+		merged.CountLinks()
+	}
 	return imagetest.List(merged, func(n *tree.Node) ([]byte, error) {
 		var p []byte
 		for _, x := range n.Extents {
@@ -74,4 +81,17 @@ func expected(layers [][]byte) ([]string, error) {
 		}
 		return p, nil
 	})
+}
+
+// unlink makes a node of its own of every name of what is no regular file.
+func unlink(dir *tree.Node) {
+	for i, e := range dir.Entries {
+		switch {
+		case e.Node.IsDir():
+			unlink(e.Node)
+		case !e.Node.IsRegular():
+			n := *e.Node
+			dir.Entries[i].Node = &n
+		}
+	}
 }

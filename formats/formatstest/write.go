@@ -171,7 +171,7 @@ func (f *Format) roundTrip(tb testing.TB, w formats.Writer, layers [][]byte, how
 	tb.Helper()
 	ctx := context.Background()
 	src := f.source(tb, layers)
-	want, refused := expected(layers)
+	want, refused := expectedOf(layers, f)
 	m := newMemory()
 	made, err := write(ctx, w, m, src, how)
 	switch {

@@ -18,6 +18,8 @@ func TestConformance(t *testing.T) {
 		{"default", nydus.Options{}, true},
 		{"zstd", nydus.Options{Compression: "zstd", ChunkSize: 8 << 10}, false},
 		{"lz4 sha256", nydus.Options{Compression: "lz4", Digest: "sha256", ChunkSize: 4 << 10}, false},
+		{"v5", nydus.Options{FSVersion: 5}, true},
+		{"v5 lz4", nydus.Options{FSVersion: 5, Compression: "lz4", Digest: "sha256", ChunkSize: 8 << 10, PrefetchPaths: []string{"/etc", "/none"}}, false},
 		{"none", nydus.Options{Compression: "none", ChunkSize: 16 << 10, PrefetchPaths: []string{"/etc", "/none"}}, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -34,6 +36,8 @@ func TestConformance(t *testing.T) {
 				Reader: nydus.Reader{},
 				Chunk:  c.options.ChunkSize,
 				Large:  c.large,
+
+				OnlyFilesLinked: c.options.FSVersion == 5,
 			})
 		})
 	}

@@ -60,13 +60,15 @@ func (w *Writer) Finish(ctx context.Context, layers []formats.Layer, src *format
 		return nil, err
 	}
 	diffIDs := make([]digest.Digest, 0, len(descs)+1)
-	for _, d := range descs {
-		manifest.Layers = append(manifest.Layers, d)
-		diffIDs = append(diffIDs, d.Digest)
+	if !w.set.detached {
+		for _, d := range descs {
+			manifest.Layers = append(manifest.Layers, d)
+			diffIDs = append(diffIDs, d.Digest)
+		}
 	}
 	manifest.Layers = append(manifest.Layers, bootLayer)
 
-	config, err := newConfig(src.ConfigRaw, append(diffIDs, diffID))
+	config, err := newConfig(src.ConfigRaw, append(diffIDs, diffID), w.set.detached)
 	if err != nil {
 		return nil, err
 	}
@@ -142,8 +144,11 @@ func packBootstrap(boot plannedBootstrap, blobs []*layerData) ([]byte, digest.Di
 }
 
 // newConfig returns the image's configuration with other layers, the last of which is the bootstrap's.
-func newConfig(source []byte, diffIDs []digest.Digest) ([]byte, error) {
+func newConfig(source []byte, diffIDs []digest.Digest, detached bool) ([]byte, error) {
 	return changedConfig(source, diffIDs, func(history []json.RawMessage) []json.RawMessage {
+		if detached {
+			history = nil // of layers that the image does not have any more
+		}
 		return append(history, json.RawMessage(`{"created_by":"Nydus Converter","comment":"`+bootstrapComment+`"}`))
 	})
 }

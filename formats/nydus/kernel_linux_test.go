@@ -30,6 +30,10 @@ func TestKernel(t *testing.T) {
 		_, _, img := writeImage(t, newWriter(t, Options{ChunkSize: 4096, Compression: "lz4"}), imagetest.Edge(t))
 		compare(t, listMounted(t, img), imagetest.EdgeTree(t))
 	})
+	t.Run("converted-v5", func(t *testing.T) {
+		_, _, img := writeImage(t, newWriter(t, Options{FSVersion: 5}), imagetest.Edge(t))
+		compare(t, listMounted(t, img), imagetest.EdgeTree(t))
+	})
 	// Those of v5 are mounted by an image that is made of their trees.
 	for name, want := range map[string][]string{
 		"v6-batch": imagetest.EdgeTree(t), "v5-zstd": imagetest.EdgeTree(t), "v5-none-aligned-c4k": imagetest.EdgeTree(t),

@@ -3,6 +3,7 @@ package nydus
 import (
 	"fmt"
 	"hash/maphash"
+	"io"
 	"slices"
 
 	"github.com/lazuli-project/lazuli/blob"
@@ -20,7 +21,7 @@ type chunkRef struct{ blob, index uint32 }
 //
 // A chunk that several layers have is taken from the lowest of them. The layers' blobs stay as they are, so that they can be
 // used in other images; but what is read through one of them is not read again through another.
-func (w *Writer) merge(layers []formats.Layer) (*rafs6.Plan, []*layerData, error) {
+func (w *Writer) merge(layers []formats.Layer) (plannedBootstrap, []*layerData, error) {
 	merger := tarfs.NewMerger()
 	known := make(map[string]uint32) // blobs by id: a layer may be there twice
 	var blobs []*layerData
@@ -74,8 +75,22 @@ func (w *Writer) merge(layers []formats.Layer) (*rafs6.Plan, []*layerData, error
 	if len(kept) < len(blobs) {
 		merged.MapBlobs(func(i uint32) uint32 { return renumber[i] })
 	}
-	boot, err := rafs6.NewPlan(spec)
+	boot, err := w.set.plan(spec, kept)
 	return boot, kept, err
+}
+
+// plannedBootstrap is a bootstrap in which everything has its place.
+type plannedBootstrap interface {
+	io.WriterTo
+	Size() int64
+}
+
+// plan plans the bootstrap that s describes. blobs are those of s.
+func (s *settings) plan(spec *rafs6.Spec, blobs []*layerData) (plannedBootstrap, error) {
+	if s.version5 {
+		return plan5(spec, blobs)
+	}
+	return rafs6.NewPlan(spec)
 }
 
 // shareChunks makes files refer to the lowest blob that has a chunk.
@@ -89,6 +104,9 @@ func shareChunks(t *tree.Tree, blobs []*layerData, unit int64) {
 	for i, b := range blobs {
 		for k := range b.table.Len() {
 			sum := (*[nydusblob.DigestSize]byte)(b.digests.Sums[k*nydusblob.DigestSize:])
+			if *sum == [nydusblob.DigestSize]byte{} {
+				continue // no file has it
+			}
 			n, fresh := first.put(sum)
 			if fresh {
 				places = append(places, chunkRef{uint32(i), uint32(k)})

@@ -13,6 +13,8 @@ import (
 
 // Options of a [Writer]. The zero value is what is recommended.
 type Options struct {
+	// FSVersion is the version of RAFS: 6 (default) or 5, which only runtimes without EROFS need.
+	FSVersion int
 	// Compression of chunks: "zstd" (default), "lz4" or "none".
 	Compression string
 	// Level of zstd, 1 to 19 as in the zstd tool; it is rounded to one of four. Default 3 for layers that are not gzip, and for
@@ -29,6 +31,8 @@ type Options struct {
 	PrefetchPaths []string
 	// SourceReference names the source image in an annotation of the manifest; "" leaves it out.
 	SourceReference string
+	// Detached says that the layers' blobs are kept outside of the image's place: the manifest has the bootstrap layer alone.
+	Detached bool
 	// BatchSize packs chunks that are all of their file, and smaller than half of it, into common compressed batches of less than
 	// BatchSize bytes. A power of two from 4 KiB to the chunk size; 0, the default, is off.
 	BatchSize int
@@ -80,6 +84,7 @@ const (
 
 // settings are Options that have been checked.
 type settings struct {
+	version5   bool
 	compressor nydusblob.Compressor
 	digester   nydusblob.Digester
 	level      int
@@ -87,6 +92,7 @@ type settings struct {
 	prefetch   []string
 	sourceRef  string
 	search     bool
+	detached   bool
 	batchSize  int
 	dict       *Dictionary
 	builder    *BuilderOptions
@@ -97,9 +103,12 @@ type settings struct {
 // validate checks the options and puts in the defaults.
 func (o Options) validate() (settings, error) {
 	s := settings{level: o.Level, chunkSize: o.ChunkSize, prefetch: o.PrefetchPaths, sourceRef: o.SourceReference, cpu: o.CPU,
-		search: o.Search || o.Level != 0, batchSize: o.BatchSize, dict: o.Dictionary, builder: o.Builder}
+		search: o.Search || o.Level != 0, detached: o.Detached, batchSize: o.BatchSize, dict: o.Dictionary, builder: o.Builder}
 	if o.Builder != nil {
 		s.form = o.Builder.Form
+	}
+	if err := s.setVersion(&o); err != nil {
+		return s, err
 	}
 	switch o.Compression {
 	case "", "zstd":
@@ -149,9 +158,33 @@ func (o Options) validate() (settings, error) {
 	return s, nil
 }
 
+// setVersion takes the version of RAFS and checks that the other options are possible with it.
+func (s *settings) setVersion(o *Options) error {
+	switch {
+	case o.FSVersion == 0 || o.FSVersion == 6:
+		return nil
+	case o.FSVersion != 5:
+		return fmt.Errorf("nydus: RAFS version %d: 5 and 6 are possible", o.FSVersion)
+	case o.BatchSize != 0 || o.Dictionary != nil:
+		return fmt.Errorf("nydus: batches and chunk dictionaries are not possible with RAFS version 5: %w", blob.ErrUnsupported)
+	case o.Builder != nil && s.form.toc():
+		return fmt.Errorf("nydus: a table of contents is not possible with RAFS version 5: %w", blob.ErrUnsupported)
+	}
+	s.version5 = true
+	return nil
+}
+
+// fsVersion is the version of RAFS as in annotations.
+func (s *settings) fsVersion() string {
+	if s.version5 {
+		return fsVersion5
+	}
+	return fsVersion
+}
+
 // version names everything that the bytes of a layer depend on.
 func (s *settings) version() string {
-	v := fmt.Sprintf("nydus6-%d-%s", layerVersion, s.compressor)
+	v := fmt.Sprintf("nydus%s-%d-%s", s.fsVersion(), layerVersion, s.compressor)
 	if s.compressor == nydusblob.CompressorZstd {
 		v += fmt.Sprintf(".%s", strings.ToLower(s.zstdLevel().String()))
 	}
@@ -167,11 +200,15 @@ func (s *settings) version() string {
 
 // features are those of a layer's blob.
 func (s *settings) features() nydusblob.Features {
-	f := nydusblob.FeatureAligned | nydusblob.FeatureCapTarTOC
+	f := nydusblob.FeatureCapTarTOC
+	if !s.version5 {
+		f |= nydusblob.FeatureAligned
+	}
 	if s.form.inlined() {
 		f |= nydusblob.FeatureInlinedMeta | nydusblob.FeatureTarHeader
 	}
-	if s.form.toc() {
+	// A table of contents is found without its bit, which is for later versions.
+	if s.form.toc() && !s.version5 {
 		f |= nydusblob.FeatureInlinedDigest | nydusblob.FeatureTarHeader | nydusblob.FeatureTOC
 	}
 	if s.batchSize > 0 {

@@ -96,6 +96,8 @@ type layerData struct {
 	// dict are the blobs of the dictionary that the layer uses. The numbers of the tree's extents go on with them behind the
 	// layer's own blob, which has none if it has no chunks.
 	dict []rafs6.Blob
+	// known is set for layers of RAFS v5 that were taken up again.
+	known known5
 }
 
 // blobs lists the blobs of a layer in the order of their numbers.
@@ -262,6 +264,9 @@ func (l *layerWriter) writeSections(t *tree.Tree) (*layerData, error) {
 	data := &layerData{table: &table, digests: nydusblob.Digests{Sums: c.known.sums, CRC32C: c.crcs}}
 	l.setExtents(data)
 	t.CountLinks()
+	if set.version5 {
+		data.forgetUnused(t, int64(set.chunkSize))
+	}
 	if c.table.Len() > 0 {
 		if err := l.writeData(data); err != nil {
 			return nil, err
@@ -290,7 +295,7 @@ func (l *layerWriter) writeBootstrap(t *tree.Tree, data *layerData) error {
 	if b := set.builder; b != nil {
 		spec.AllChunks, spec.Compact, spec.Prefetch, spec.NoOwners = false, false, b.Prefetch, b.NoOwners
 	}
-	boot, err := rafs6.NewPlan(spec)
+	boot, err := set.plan(spec, []*layerData{data}[:min(1, data.table.Len())])
 	if err != nil {
 		return err
 	}
@@ -311,6 +316,10 @@ func (l *layerWriter) writeData(data *layerData) error {
 	}
 	if err := l.out.endData(c.table.PlainSize()); err != nil {
 		return err
+	}
+	if set.version5 {
+		info.StoredSize = uint64(l.out.offset) // where the bootstrap begins
+		return nil
 	}
 	info.CIOffset = uint64(l.out.offset)
 	raw := c.table.Bytes()
@@ -335,6 +344,13 @@ func (l *layerWriter) writeData(data *layerData) error {
 func (w *Writer) Reopen(ctx context.Context, desc ocispec.Descriptor, src blob.Source) (formats.Layer, error) {
 	fail := func(err error) (formats.Layer, error) {
 		return formats.Layer{}, fmt.Errorf("layer %s: %w", desc.Digest, err)
+	}
+	if w.set.version5 {
+		l, err := w.reopen5(ctx, desc, src)
+		if err != nil {
+			return fail(err)
+		}
+		return l, nil
 	}
 	boot, err := readLayerBootstrap(ctx, src)
 	if err != nil {

@@ -229,13 +229,14 @@ func TestOptions(t *testing.T) {
 	t.Parallel()
 	for _, o := range []Options{
 		{Compression: "gzip"}, {Digest: "md5"}, {ChunkSize: 4095}, {ChunkSize: 32 << 20}, {ChunkSize: -4096}, {Level: -1}, {Level: 23},
+		{FSVersion: 4}, {FSVersion: 5, BatchSize: 4096}, {FSVersion: 5, Builder: &BuilderOptions{}},
 	} {
 		if _, err := NewWriter(o); err == nil {
 			t.Errorf("%+v is accepted", o)
 		}
 	}
 	seen := make(map[string]Options)
-	for _, o := range []Options{{}, {Level: 9}, {Compression: "lz4"}, {Compression: "none"}, {Digest: "sha256"}, {ChunkSize: 4096}} {
+	for _, o := range []Options{{}, {Level: 9}, {Compression: "lz4"}, {Compression: "none"}, {Digest: "sha256"}, {ChunkSize: 4096}, {FSVersion: 5}} {
 		v := newWriter(t, o).Version()
 		if other, ok := seen[v]; ok {
 			t.Errorf("%+v and %+v have the version %s", o, other, v)
