@@ -11,6 +11,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/spf13/cobra"
 
+	"github.com/lazuli-project/lazuli/backend"
 	"github.com/lazuli-project/lazuli/check"
 	"github.com/lazuli-project/lazuli/convert"
 	"github.com/lazuli-project/lazuli/formats"
@@ -26,6 +27,8 @@ type convertFlags struct {
 	compression        string
 	level              int
 	chunkSize          sizeFlag
+	batchSize          sizeFlag
+	backend            backendFlags
 	digest             string
 	prefetch           string
 	options            map[string]string
@@ -62,6 +65,7 @@ Layers that the target has already are neither downloaded nor pushed again.`,
 	f.IntVar(&c.level, "level", 0, "compression level, 1 to 19; without, what gzip found in the layers is used instead of a search")
 	c.chunkSize = 1 << 20
 	f.Var(&c.chunkSize, "chunk-size", "`SIZE` of chunks, a power of two from 4KiB to 16MiB")
+	f.Var(&c.batchSize, "batch-size", "`SIZE` of batches, in which small files are compressed together; a power of two up to the chunk size (off)")
 	f.StringVar(&c.digest, "digest", "blake3", "digest of chunks: blake3 or sha256")
 	f.StringVar(&c.prefetch, "prefetch", "", "`FILE` with one path a line that runtimes read in advance; - is standard input")
 	f.StringToStringVar(&c.options, "option", nil, "`KEY=VALUE` of what is rarer: spacing=SIZE, how much nydus-ref inflates at once; artifact-manifest=true, for referrers in old registries")
@@ -70,6 +74,7 @@ Layers that the target has already are neither downloaded nor pushed again.`,
 	f.BoolVar(&c.dryRun, "dry-run", false, "resolve, check the right to push, say what would be done")
 	f.BoolVar(&c.check, "check", false, "compare the result with the source before its tag appears")
 	both, src, dest := addStoreFlags(f)
+	c.backend.add(f, "put the data")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		return a.convert(cmd.Context(), &c, args[0], args[1], src.over(both), dest.over(both))
 	}
@@ -92,9 +97,13 @@ func (c *convertFlags) writer(a *app, jobs int) (formats.Writer, error) {
 		return nil, err
 	}
 	if c.formats[0] == nydus.NameRef {
+		if c.backend.config != "" || c.batchSize != 0 {
+			return nil, usagef("--format nydus-ref: the data are the source's layers; --backend-config and --batch-size are for nydus")
+		}
 		return c.refWriter(paths, jobs)
 	}
 	w, err := nydus.NewWriter(nydus.Options{
+		BatchSize: int(c.batchSize), Detached: c.backend.config != "",
 		FSVersion: c.fsVersion, Compression: c.compression, Level: c.level, ChunkSize: int(c.chunkSize), Digest: c.digest, PrefetchPaths: paths, CPU: formats.NewCPU(jobs),
 	})
 	if err != nil {
@@ -181,6 +190,13 @@ func (a *app) convert(ctx context.Context, c *convertFlags, source, target strin
 	}
 	defer closeQuietly(src)
 	defer func() { err = errors.Join(err, dest.Close()) }()
+	blobs, err := c.backend.open()
+	if err != nil {
+		return err
+	}
+	if blobs != nil {
+		dest = backend.NewTarget(dest, blobs, nydus.MediaTypeBlob)
+	}
 
 	out := convert.Output{Writer: w, Target: dest}
 	p := a.newProgress()
