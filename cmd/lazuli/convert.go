@@ -33,6 +33,7 @@ type convertFlags struct {
 	prefetch           string
 	options            map[string]string
 	fsVersion          int
+	encrypt            bool
 	record             string
 	dryRun, check      bool
 }
@@ -71,6 +72,7 @@ Layers that the target has already are neither downloaded nor pushed again.`,
 	f.StringToStringVar(&c.options, "option", nil, "`KEY=VALUE` of what is rarer: spacing=SIZE, how much nydus-ref inflates at once; artifact-manifest=true, for referrers in old registries")
 	f.IntVar(&c.fsVersion, "fs-version", 6, "version of Nydus' RAFS: 6; or 5, for runtimes that know no other")
 	f.StringVar(&c.record, "record", "", "what was converted before: `sqlite:FILE` or none (a file in the user's state directory)")
+	f.BoolVar(&c.encrypt, "encrypt", false, "encrypt the data with keys made by chance, which stand in the bootstrap: each conversion gives other bytes, and none is recorded")
 	f.BoolVar(&c.dryRun, "dry-run", false, "resolve, check the right to push, say what would be done")
 	f.BoolVar(&c.check, "check", false, "compare the result with the source before its tag appears")
 	both, src, dest := addStoreFlags(f)
@@ -97,14 +99,14 @@ func (c *convertFlags) writer(a *app, jobs int) (formats.Writer, error) {
 		return nil, err
 	}
 	if c.formats[0] == nydus.NameRef {
-		if c.backend.config != "" || c.batchSize != 0 {
-			return nil, usagef("--format nydus-ref: the data are the source's layers; --backend-config and --batch-size are for nydus")
+		if c.backend.config != "" || c.batchSize != 0 || c.encrypt {
+			return nil, usagef("--format nydus-ref: the data are the source's layers; --backend-config, --batch-size and --encrypt are for nydus")
 		}
 		return c.refWriter(paths, jobs)
 	}
 	w, err := nydus.NewWriter(nydus.Options{
 		BatchSize: int(c.batchSize), Detached: c.backend.config != "",
-		FSVersion: c.fsVersion, Compression: c.compression, Level: c.level, ChunkSize: int(c.chunkSize), Digest: c.digest, PrefetchPaths: paths, CPU: formats.NewCPU(jobs),
+		FSVersion: c.fsVersion, Encrypt: c.encrypt, Compression: c.compression, Level: c.level, ChunkSize: int(c.chunkSize), Digest: c.digest, PrefetchPaths: paths, CPU: formats.NewCPU(jobs),
 	})
 	if err != nil {
 		return nil, &usageError{err}
@@ -180,6 +182,9 @@ func (a *app) convert(ctx context.Context, c *convertFlags, source, target strin
 		return err
 	}
 	known, err := a.openRecord(ctx, c.record)
+	if c.encrypt {
+		c.record = "none"
+	}
 	if err != nil {
 		return err
 	}

@@ -55,6 +55,7 @@ type freshChunk struct {
 	at    int   // in the job
 	plain int64 // its place in the blob's plain space
 	end   int   // of its stored form in job.stored; of a batch's in all of its members
+	raw   bool  // not compressed
 	batch bool  // whether it shares a batch with the next of them that has the same end
 }
 
@@ -88,6 +89,7 @@ type chunker struct {
 	cancel context.CancelCauseFunc
 	set    *settings
 	enc    *nydusblob.Encoder
+	cipher *nydusblob.Cipher // nil without encryption
 	pool   *sync.Pool
 	out    io.Writer
 	stream *flate.Reader // has the matches of the content; nil where they are not asked for
@@ -134,6 +136,8 @@ func newChunker(ctx context.Context, w *Writer, out io.Writer) *chunker {
 	c.most = jobChunks
 	if w.set.batchSize > 0 {
 		c.most = batchChunks
+	}
+	if w.set.version2() {
 		c.table = *nydusblob.NewTableV2()
 	}
 	c.cpu = make(map[string]float64)
@@ -324,7 +328,7 @@ func (c *chunker) spent(stage string, d time.Duration) {
 }
 
 // wantsCRC reports whether the chunks' CRC32Cs are stored.
-func (c *chunker) wantsCRC() bool { return c.set.builder != nil || c.set.batchSize > 0 }
+func (c *chunker) wantsCRC() bool { return c.set.builder != nil || c.set.version2() }
 
 // decide gives every chunk of a job its place in the blob. Jobs come here in order.
 func (c *chunker) decide(j *job) {
@@ -370,7 +374,12 @@ func (c *chunker) compress(j *job) {
 		n := c.inBatch(j, i)
 		if n == 0 {
 			f := &j.fresh[i]
+			at := len(j.stored)
 			j.stored = c.enc.AppendMatched(j.stored, j.chunk(f.at), j.matchesOf(f.at))
+			f.raw = len(j.stored)-at == len(j.chunk(f.at))
+			if c.cipher != nil {
+				j.stored = c.cipher.Append(j.stored[:at], j.stored[at:])
+			}
 			f.end = len(j.stored)
 			i++
 			continue
@@ -443,8 +452,8 @@ func (c *chunker) enter(j *job) {
 		switch {
 		case f.batch:
 			c.table.AppendBatch(stored, plain)
-		case c.set.batchSize > 0:
-			c.table.AppendV2(nydusblob.Entry{Plain: plain[0], Stored: stored, Compressed: stored.Len != plain[0].Len, CRC32C: j.crcs[f.at]})
+		case c.set.version2():
+			c.table.AppendV2(nydusblob.Entry{Plain: plain[0], Stored: stored, Compressed: !f.raw, Encrypted: c.cipher != nil, CRC32C: j.crcs[f.at]})
 		default:
 			c.table.Append(nydusblob.Entry{Plain: plain[0], Stored: stored})
 		}

@@ -6,6 +6,7 @@ import (
 	"github.com/lazuli-project/lazuli/formats"
 	"github.com/lazuli-project/lazuli/formats/formatstest"
 	"github.com/lazuli-project/lazuli/formats/nydus"
+	"github.com/lazuli-project/lazuli/formats/nydus/nydusblob"
 	"github.com/lazuli-project/lazuli/internal/imagetest"
 )
 
@@ -20,6 +21,7 @@ func TestConformance(t *testing.T) {
 		{"lz4 sha256", nydus.Options{Compression: "lz4", Digest: "sha256", ChunkSize: 4 << 10}, false},
 		{"v5", nydus.Options{FSVersion: 5}, true},
 		{"v5 lz4", nydus.Options{FSVersion: 5, Compression: "lz4", Digest: "sha256", ChunkSize: 8 << 10, PrefetchPaths: []string{"/etc", "/none"}}, false},
+		{"encrypted", nydus.Options{EncryptionKey: &nydusblob.Key{Key: [nydusblob.KeySize]byte{1}}, ChunkSize: 8 << 10}, false},
 		{"none", nydus.Options{Compression: "none", ChunkSize: 16 << 10, PrefetchPaths: []string{"/etc", "/none"}}, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {

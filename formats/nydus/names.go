@@ -11,6 +11,7 @@ const (
 	MediaTypeBlob       = "application/vnd.oci.image.layer.nydus.blob.v1"
 	AnnotationBlob      = "containerd.io/snapshot/nydus-blob"
 	AnnotationBootstrap = "containerd.io/snapshot/nydus-bootstrap"
+	AnnotationEncrypted = "containerd.io/snapshot/nydus-encrypted-blob"
 	AnnotationRef       = "containerd.io/snapshot/nydus-ref" // on a layer: digest of the original layer
 	// AnnotationTable, on a layer, is the digest of its chunk table as stored, with the header, so that this part of the layer can be
 	// fetched and verified alone. No other tool writes it.

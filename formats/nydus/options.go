@@ -36,6 +36,11 @@ type Options struct {
 	// BatchSize packs chunks that are all of their file, and smaller than half of it, into common compressed batches of less than
 	// BatchSize bytes. A power of two from 4 KiB to the chunk size; 0, the default, is off.
 	BatchSize int
+	// Encrypt encrypts the chunks of each layer with a key of its own, made by chance, so that the same input does not give the same
+	// bytes. The keys are in the bootstraps in clear.
+	Encrypt bool
+	// EncryptionKey encrypts all layers with one key, for tests.
+	EncryptionKey *nydusblob.Key
 	// Dictionary has chunks of other blobs, which layers refer to instead of storing them again.
 	Dictionary *Dictionary
 	// Builder makes layers as nydus-image does it; nil makes those of images.
@@ -94,6 +99,7 @@ type settings struct {
 	search     bool
 	detached   bool
 	batchSize  int
+	encrypt    encryption
 	dict       *Dictionary
 	builder    *BuilderOptions
 	form       Form
@@ -146,6 +152,10 @@ func (o Options) validate() (settings, error) {
 	if s.batchSize > 0 && s.chunkSize > nydusblob.MaxStoredV2 {
 		return s, fmt.Errorf("nydus: batches with chunks of %d bytes: %w", s.chunkSize, blob.ErrUnsupported)
 	}
+	var err error
+	if s.encrypt, err = newEncryption(&o, &s); err != nil {
+		return s, err
+	}
 	if err := s.dict.fits(&s); err != nil {
 		return s, fmt.Errorf("nydus: chunk dictionary: %w", err)
 	}
@@ -195,8 +205,17 @@ func (s *settings) version() string {
 	if s.batchSize > 0 {
 		v += fmt.Sprintf("-batch%d", s.batchSize)
 	}
+	if s.dict != nil {
+		v += "-dict." + s.dict.id
+	}
+	if s.encrypt.on {
+		v += "-encrypted." + s.encrypt.token
+	}
 	return v
 }
+
+// version2 reports whether entries of chunk tables have flags.
+func (s *settings) version2() bool { return s.batchSize > 0 || s.encrypt.on }
 
 // features are those of a layer's blob.
 func (s *settings) features() nydusblob.Features {
@@ -213,6 +232,9 @@ func (s *settings) features() nydusblob.Features {
 	}
 	if s.batchSize > 0 {
 		f |= nydusblob.FeatureChunkInfoV2 | nydusblob.FeatureBatch
+	}
+	if s.encrypt.on {
+		f |= nydusblob.FeatureChunkInfoV2 | nydusblob.FeatureEncrypted
 	}
 	if s.builder != nil {
 		f |= s.builder.Features

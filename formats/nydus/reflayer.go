@@ -183,5 +183,5 @@ func (l *refLayerWriter) writeTable(data *layerData) error {
 	}
 	header := data.table.AppendHeader(nil, info)
 	l.sum = digest.FromBytes(slices.Concat(stored, header))
-	return l.out.meta(raw, stored, info.CICompressor, header)
+	return l.out.meta(raw, stored, info.CICompressor, header, header)
 }

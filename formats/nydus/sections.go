@@ -82,8 +82,9 @@ func (s *sectionWriter) endData(plain int64) error {
 	return nil
 }
 
-// meta writes the chunk table and its header, which have one section and two entries.
-func (s *sectionWriter) meta(raw, stored []byte, codec nydusblob.Compressor, header []byte) error {
+// meta writes the chunk table and its header, which have one section and two entries. Both are given as they are and as they
+// are stored.
+func (s *sectionWriter) meta(raw, stored []byte, codec nydusblob.Compressor, header, storedHeader []byte) error {
 	s.entry(nydusblob.TOCEntry{Name: nydusblob.SectionMeta, Codec: codec, Digest: sha256.Sum256(raw),
 		Stored: blob.Range{Off: s.offset, Len: int64(len(stored))}, Size: int64(len(raw))})
 	if err := s.write(stored); err != nil {
@@ -91,7 +92,7 @@ func (s *sectionWriter) meta(raw, stored []byte, codec nydusblob.Compressor, hea
 	}
 	s.entry(nydusblob.TOCEntry{Name: nydusblob.SectionMetaHeader, Digest: sha256.Sum256(header),
 		Stored: blob.Range{Off: s.offset, Len: int64(len(header))}, Size: int64(len(header))})
-	if err := s.write(header); err != nil {
+	if err := s.write(storedHeader); err != nil {
 		return err
 	}
 	return s.header(nydusblob.SectionMeta, int64(len(stored)+len(header)))

@@ -81,7 +81,16 @@ func (w *Writer) Layer(ctx context.Context, src formats.LayerSource, _ []formats
 	}
 	lw := &layerWriter{w: w, ctx: ctx, obj: obj}
 	lw.out = newSectionWriter(obj, w.set.form)
+	var cipher *nydusblob.Cipher
+	if w.set.encrypt.on {
+		lw.key = w.set.encrypt.key()
+		if cipher, err = nydusblob.NewCipher(&lw.key); err != nil {
+			obj.Abort()
+			return nil, err
+		}
+	}
 	lw.chunks = newChunker(ctx, w, lw.out)
+	lw.chunks.cipher = cipher
 	if !w.set.search {
 		lw.chunks.stream = src.Stream
 	}
@@ -123,6 +132,15 @@ func layerDesc(d ocispec.Descriptor) ocispec.Descriptor {
 	return ocispec.Descriptor{MediaType: MediaTypeBlob, Digest: d.Digest, Size: d.Size, Annotations: map[string]string{AnnotationBlob: "true"}}
 }
 
+// layerDesc says too whether the layer is encrypted.
+func (w *Writer) layerDesc(d ocispec.Descriptor) ocispec.Descriptor {
+	d = layerDesc(d)
+	if w.set.encrypt.on {
+		d.Annotations[AnnotationEncrypted] = "true"
+	}
+	return d
+}
+
 // layerWriter converts one layer.
 type layerWriter struct {
 	w      *Writer
@@ -130,6 +148,7 @@ type layerWriter struct {
 	obj    formats.ObjectWriter
 	out    *sectionWriter
 	chunks *chunker
+	key    nydusblob.Key // where the layer is encrypted
 	files  []layerFile
 	drop   bool  // the content of the current entry has no node
 	at     int64 // of what comes next of it in the layer's tar; -1 where it has holes
@@ -214,7 +233,7 @@ func (l *layerWriter) Close(t *tree.Tree) (formats.Layer, error) {
 	}
 	data.info.Features &^= nydusblob.FeatureInlinedMeta
 	l.stats.Stored = size
-	layer.Desc, layer.Stats = layerDesc(ocispec.Descriptor{Digest: dgst, Size: size}), l.stats
+	layer.Desc, layer.Stats = l.w.layerDesc(ocispec.Descriptor{Digest: dgst, Size: size}), l.stats
 	return layer, nil
 }
 
@@ -310,7 +329,7 @@ func (l *layerWriter) writeData(data *layerData) error {
 	c, set := l.chunks, &l.w.set
 	info := &data.info
 	*info = nydusblob.Info{ID: nydusblob.InlinedID, ChunkSize: uint32(set.chunkSize), ChunkCount: uint32(c.table.Len()),
-		Compressor: set.compressor, Digester: set.digester, PlainSize: uint64(c.table.PlainSize()), Features: set.features()}
+		Compressor: set.compressor, Digester: set.digester, PlainSize: uint64(c.table.PlainSize()), Features: set.features(), Key: l.key}
 	if set.builder != nil && set.builder.ID != "" {
 		info.ID = set.builder.ID
 	}
@@ -324,11 +343,19 @@ func (l *layerWriter) writeData(data *layerData) error {
 	info.CIOffset = uint64(l.out.offset)
 	raw := c.table.Bytes()
 	stored := l.w.enc.Append(nil, raw)
-	info.CISize, info.CIStoredSize = uint64(len(raw)), uint64(len(stored))
 	if len(stored) < len(raw) {
 		info.CICompressor = set.compressor
 	}
-	if err := l.out.meta(raw, stored, info.CICompressor, c.table.AppendHeader(nil, info)); err != nil {
+	if c.cipher != nil {
+		stored = c.cipher.Append(nil, stored)
+	}
+	info.CISize, info.CIStoredSize = uint64(len(raw)), uint64(len(stored))
+	header := c.table.AppendHeader(nil, info)
+	storedHeader := header
+	if c.cipher != nil {
+		storedHeader = c.cipher.Append(nil, header)
+	}
+	if err := l.out.meta(raw, stored, info.CICompressor, header, storedHeader); err != nil {
 		return err
 	}
 	if set.form.toc() {
@@ -361,7 +388,7 @@ func (w *Writer) Reopen(ctx context.Context, desc ocispec.Descriptor, src blob.S
 		return fail(err)
 	}
 	data := &layerData{table: &nydusblob.Table{}}
-	layer := formats.Layer{Desc: layerDesc(desc), Tree: b.Tree, Data: data, Stats: formats.LayerStats{Stored: src.Size()}}
+	layer := formats.Layer{Desc: w.layerDesc(desc), Tree: b.Tree, Data: data, Stats: formats.LayerStats{Stored: src.Size()}}
 	if len(b.Blobs) > 1 || int(b.ChunkSize) != w.set.chunkSize || b.Digester() != w.set.digester || b.Compressor() != w.set.compressor {
 		return fail(fmt.Errorf("made with other options: %w", blob.ErrUnsupported))
 	}

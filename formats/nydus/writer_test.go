@@ -230,13 +230,14 @@ func TestOptions(t *testing.T) {
 	for _, o := range []Options{
 		{Compression: "gzip"}, {Digest: "md5"}, {ChunkSize: 4095}, {ChunkSize: 32 << 20}, {ChunkSize: -4096}, {Level: -1}, {Level: 23},
 		{FSVersion: 4}, {FSVersion: 5, BatchSize: 4096}, {FSVersion: 5, Builder: &BuilderOptions{}},
+		{FSVersion: 5, Encrypt: true}, {BatchSize: 4096, Encrypt: true}, {ChunkSize: 16 << 20, Encrypt: true}, {EncryptionKey: &nydusblob.Key{}},
 	} {
 		if _, err := NewWriter(o); err == nil {
 			t.Errorf("%+v is accepted", o)
 		}
 	}
 	seen := make(map[string]Options)
-	for _, o := range []Options{{}, {Level: 9}, {Compression: "lz4"}, {Compression: "none"}, {Digest: "sha256"}, {ChunkSize: 4096}, {FSVersion: 5}} {
+	for _, o := range []Options{{}, {Level: 9}, {Compression: "lz4"}, {Compression: "none"}, {Digest: "sha256"}, {ChunkSize: 4096}, {FSVersion: 5}, {Encrypt: true}, {Encrypt: true}, {EncryptionKey: &nydusblob.Key{Key: [nydusblob.KeySize]byte{1}}}} {
 		v := newWriter(t, o).Version()
 		if other, ok := seen[v]; ok {
 			t.Errorf("%+v and %+v have the version %s", o, other, v)

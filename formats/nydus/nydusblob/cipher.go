@@ -50,7 +50,7 @@ func EncryptedSize(n int64) int64 {
 	return n
 }
 
-// Append appends the encrypted form of p.
+// Append appends the encrypted form of p, which may be what lies behind dst.
 func (c *Cipher) Append(dst, p []byte) []byte {
 	at := len(dst)
 	if missing := blockSize - len(p); missing > 0 {
