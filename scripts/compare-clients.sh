@@ -1,0 +1,433 @@
+#!/bin/bash
+# Starts the programs that call nydus-image, unmodified, with lazuli under that name in their PATH, and compares what they make with
+# its source by "lazuli check --source".
+#
+#   scripts/compare-clients.sh [LAZULI]        LAZULI is build/lazuli if not given
+#
+# The programs are built by Go's module proxy into build/clients, once for each version. What cannot be built is named as not run;
+# with STRICT=1 that is a failure. nydusify, which the proxy does not serve, is taken from NYDUSIFY or PATH, or built from the
+# tree NYDUSIFY_SOURCE; nydusd, for its "check", from NYDUSD or PATH. Everything runs in namespaces of its own, with a registry on
+# their loopback device and all files in their memory: nothing is left behind. Needs root, runc and a Debian system, some of whose
+# packages are one of the images.
+set -euo pipefail
+export LC_ALL=C CGO_ENABLED=0
+
+accelctl_version=v0.2.14     # of github.com/goharbor/acceleration-service
+buildkit_version=v0.32.2     # of github.com/moby/buildkit
+converter_version=v0.15.12   # of github.com/containerd/nydus-snapshotter
+
+cd "$(dirname "$0")/.."
+lazuli=$(realpath "${1:-build/lazuli}")
+clients=$PWD/build/clients
+registry=127.0.0.1:5000        # plain HTTP
+secure_registry=127.0.0.1:5443 # the same, with a certificate that nobody signed
+
+# --- Building -------------------------------------------------------------------------------------------------------------------
+
+# build NAME VERSION MODULE [GO-BUILD-ARGUMENT...] PACKAGE: builds a program of a module's version, in a module that only
+# requires it: "go install" refuses modules with exclude directives.
+build() {
+    local name=$1 version=$2 module=$3 dir=$clients/$1
+    shift 3
+    echo "$version $*" >"$clients/$name.wanted"
+    ! cmp -s "$clients/$name.wanted" "$clients/$name.built" || return 0
+    rm -rf "$dir/go.sum" "$clients/$name.built"
+    mkdir -p "$dir" "$clients/bin"
+    cat >"$dir/go.mod" <<EOF
+module clients/$name
+
+go 1.26
+
+require $module $version
+
+exclude (
+	github.com/davecgh/go-spew v1.1.2-0.20180830191138-d8f796af33cc
+	github.com/pmezard/go-difflib v1.0.1-0.20181226105442-5d4384ee4fb2
+)
+EOF
+    if (cd "$dir" && go build -mod=mod -trimpath -o "$clients/bin/" "$@") 2>"$dir/log"; then
+        mv "$clients/$name.wanted" "$clients/$name.built"
+    else
+        grep -v '^go: downloading' "$dir/log" | tail -n 1 >"$clients/$name.missing"
+    fi
+}
+
+build_all() {
+    mkdir -p "$clients/bin" "$clients/converter"
+    rm -f "$clients"/*.missing
+    CGO_ENABLED=0 go build -o "$clients/bin/registry" ./internal/tools/clients
+    cp internal/tools/clients/testdata/converter/main.go "$clients/converter/"
+    build accelctl $accelctl_version github.com/goharbor/acceleration-service github.com/goharbor/acceleration-service/cmd/accelctl
+    build converter $converter_version github.com/containerd/nydus-snapshotter .
+    build buildkit $buildkit_version github.com/moby/buildkit -tags nydus github.com/moby/buildkit/cmd/{buildkitd,buildctl}
+    if [ -n "${NYDUSIFY_SOURCE:-}" ]; then
+        (cd "$NYDUSIFY_SOURCE" && GOWORK=off go build -o "$clients/bin/nydusify" ./cmd)
+    fi
+}
+
+# --- Running --------------------------------------------------------------------------------------------------------------------
+
+failures=0
+missing=0
+daemons=()
+
+report() { printf '%-10s %-13s %s\n' "$1" "$2" "$3"; }
+
+# limited COMMAND...: with the time limit of one call.
+limited() { timeout --kill-after=5 120 "$@"; }
+
+# try CLIENT OPERATION COMMAND...: says how a command ends, and shows what it printed if it fails.
+try() {
+    local client=$1 operation=$2 began=$SECONDS status
+    shift 2
+    set +e
+    (set -e; "$@") >"$work/log" 2>&1
+    status=$?
+    set -e
+    if [ $status = 0 ]; then
+        report works "$client" "$operation ($((SECONDS - began)) s)"
+        return
+    fi
+    failures=$((failures + 1))
+    report FAILS "$client" "$operation (status $status)"
+    tail -n 30 "$work/log" | sed 's/^/    /'
+}
+
+not_run() {
+    missing=$((missing + 1))
+    report "not run" "$1" "$2"
+}
+
+# have CLIENT: reports whether it was built.
+have() {
+    [ -e "$clients/$1.missing" ] || return 0
+    not_run "$1" "it cannot be built: $(cat "$clients/$1.missing")"
+    return 1
+}
+
+# start COMMAND...: in the background, until the script ends.
+start() {
+    "$@" >"$work/daemon-${#daemons[@]}.log" 2>&1 &
+    daemons+=($!)
+}
+
+# await COMMAND...: until it succeeds, for at most 20 seconds.
+await() {
+    local turn
+    for turn in {1..100}; do
+        ! "$@" >/dev/null 2>&1 || return 0
+        sleep 0.2
+    done
+    echo "$0: not ready after $turn turns: $*" >&2
+    tail -n 20 "$work"/daemon-*.log >&2
+    return 1
+}
+
+stop_daemons() {
+    local pid
+    for pid in "${daemons[@]}"; do kill "$pid" 2>/dev/null || true; done
+    for pid in "${daemons[@]}"; do wait "$pid" || true; done
+    daemons=()
+}
+
+# equals IMAGE SOURCE
+equals() { limited "$lazuli" check --progress none "$1" --source "$2"; }
+
+# --- Images ---------------------------------------------------------------------------------------------------------------------
+
+# pack FILE PACKAGE...: a tar of the files of installed packages, with all directories that they are in. What this system left
+# out when it installed them is missing.
+pack() {
+    local file=$1 path
+    shift
+    dpkg -L "$@" | sed -n 's#^/\(bin\|sbin\|lib\|lib64\)/#/usr/\1/#; s#^/\([^.].*\)#\1#p' | while IFS= read -r path; do
+        while [[ $path = */* ]]; do
+            echo "$path"
+            path=${path%/*}
+        done
+        echo "$path"
+    done | sort -u | while IFS= read -r path; do
+        if [ -e "/$path" ] || [ -L "/$path" ]; then echo "$path"; fi
+    done | tar -C / --no-recursion --numeric-owner -cf "$file" -T -
+}
+
+# blob TYPE FILE: puts a file into the layout and prints its descriptor.
+blob() {
+    local sum
+    sum=$(sha256sum <"$2" | cut -d' ' -f1)
+    cp "$2" "$layout/blobs/sha256/$sum"
+    printf '{"mediaType":"application/vnd.oci.image.%s","digest":"sha256:%s","size":%d}' "$1" "$sum" "$(stat -c %s "$2")"
+}
+
+# debian_image: a layout of three layers: enough for a shell, many more files, and some of them deleted again.
+debian_image() {
+    local layer diffs='' layers='' layout=$work/debian config manifest
+    mkdir -p "$layout/blobs/sha256" "$work/deleted/usr/share/perl5"
+    pack "$work/layer-0" base-files libc6 dash coreutils libselinux1 libpcre2-8-0 libacl1 libattr1 libgmp10
+    pack "$work/layer-1" perl-base dpkg debconf
+    touch "$work/deleted/usr/share/.wh.dpkg" "$work/deleted/usr/share/perl5/.wh..wh..opq"
+    tar -C "$work/deleted" -cf "$work/layer-2" usr
+    for layer in "$work"/layer-{0,1,2}; do
+        diffs+=",\"sha256:$(sha256sum <"$layer" | cut -d' ' -f1)\""
+        gzip -n -6 "$layer"
+        layers+=,$(blob layer.v1.tar+gzip "$layer.gz")
+    done
+    printf '{"architecture":"%s","os":"linux","config":{"Env":["PATH=/usr/bin"]},"rootfs":{"type":"layers","diff_ids":[%s]}}' \
+        "$(dpkg --print-architecture)" "${diffs#,}" >"$work/config"
+    config=$(blob config.v1+json "$work/config")
+    printf '{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","config":%s,"layers":[%s]}' \
+        "$config" "${layers#,}" >"$work/manifest"
+    manifest=$(blob manifest.v1+json "$work/manifest")
+    printf '{"schemaVersion":2,"manifests":[%s]}' "$manifest" >"$layout/index.json"
+    echo '{"imageLayoutVersion":"1.0.0"}' >"$layout/oci-layout"
+}
+
+images() {
+    cp -r internal/imagetest/testdata/edge/oci "$work/edge"
+    debian_image
+    local image
+    for image in edge debian; do
+        "$lazuli" copy -q "oci:$work/$image" "$registry/$image:oci"
+    done
+}
+
+# --- Clients --------------------------------------------------------------------------------------------------------------------
+
+# accelctl_converts NAME IMAGE [OPTION: VALUE]...: from registry to registry, with options of the driver.
+accelctl_converts() {
+    local name=$1 image=$2 option rules
+    shift 2
+    rules="    - tag_suffix: -$name"
+    if [ "$name" = cached ]; then rules+=$'\n    - cache_tag: cache'; fi
+    mkdir -p "$work/accelctl-$name"
+    cat >"$work/accelctl.yaml" <<EOF
+provider:
+  source:
+    $registry:
+      insecure: true
+  work_dir: $work/accelctl-$name
+  gcpolicy:
+    threshold: 1000MB
+converter:
+  worker: 2
+  driver:
+    type: nydus
+    config:
+      work_dir: $work/accelctl-$name
+$(for option in "$@"; do printf '      %s\n' "$option"; done)
+  rules:
+$rules
+EOF
+    limited "$clients/bin/accelctl" convert --config "$work/accelctl.yaml" "$registry/$image:oci"
+    rm -rf "$work/accelctl-$name"
+    equals "$registry/$image:oci-$name" "$registry/$image:oci"
+}
+
+try_accelctl() {
+    local name="accelctl ${accelctl_version#v}" image
+    have accelctl || return 0
+    for image in edge debian; do
+        try "$name" "convert $image" accelctl_converts plain $image
+        try "$name" "convert $image, oci_ref, with_referrer" accelctl_converts ref $image 'oci_ref: true' 'with_referrer: true'
+    done
+    try "$name" 'convert debian, merge_manifest' accelctl_converts merged debian 'merge_manifest: true'
+    try "$name" 'convert debian, with a remote cache' accelctl_converts cached debian
+    try "$name" 'convert debian, with a remote cache that has it' accelctl_converts cached debian
+    try "$name" 'convert debian, chunk_dict_ref, zstd' accelctl_converts dict debian "chunk_dict_ref: $registry/debian:oci-plain" 'compressor: zstd'
+    try "$name" 'convert debian, batch_size, lz4_block' accelctl_converts batch debian 'batch_size: "0x20000"' 'compressor: lz4_block'
+    try "$name" 'convert debian, fs_version 5, fs_align_chunk' accelctl_converts v5 debian 'fs_version: 5' 'fs_align_chunk: true'
+}
+
+# buildkit_builds NAME DOCKERFILE: pushes what it builds as nydus, and exports it as OCI for comparison.
+buildkit_builds() {
+    local name=$1 context=$work/context-$1
+    local buildctl=(limited "$clients/bin/buildctl" --addr "unix://$work/buildkitd.sock" build --progress=plain --frontend dockerfile.v0
+        --local context="$context" --local dockerfile="$context")
+    mkdir -p "$context/files/sub"
+    printf '%s\n' "$2" >"$context/Dockerfile"
+    echo content >"$context/files/sub/file"
+    ln -sf sub/file "$context/files/link"
+    head -c 3000000 "$clients/bin/registry" >"$context/files/large"
+    "${buildctl[@]}" --output "type=image,name=$registry/built:$name,push=true,compression=nydus,force-compression=true,oci-mediatypes=true"
+    "${buildctl[@]}" --output "type=oci,compression=gzip,force-compression=true,dest=$work/built-$name.tar"
+    equals "$registry/built:$name" "oci-archive:$work/built-$name.tar"
+}
+
+# buildkit_unpacks: the files of a nydus base are those that it was made of. BuildKit unpacks its bootstrap layer, too.
+buildkit_unpacks() {
+    "$lazuli" copy -q "oci-archive:$work/built-run.tar" "$registry/built:run-oci"
+    local base
+    for base in run run-oci; do
+        buildkit_builds from-$base "FROM scratch
+COPY --from=$registry/built:$base --exclude=image / /"
+    done
+    equals "oci-archive:$work/built-from-run.tar" "oci-archive:$work/built-from-run-oci.tar"
+}
+
+try_buildkit() {
+    local name="buildkit ${buildkit_version#v}"
+    have buildkit || return 0
+    printf '[worker.oci]\nnetworkMode = "host"\n[registry."%s"]\nhttp = true\n' $registry >"$work/buildkitd.toml"
+    start "$clients/bin/buildkitd" --config "$work/buildkitd.toml" --addr "unix://$work/buildkitd.sock" --root "$work/buildkit" \
+        --oci-worker=true --containerd-worker=false
+    await "$clients/bin/buildctl" --addr "unix://$work/buildkitd.sock" debug workers
+    try "$name" 'build FROM scratch, COPY' buildkit_builds scratch $'FROM scratch\nCOPY files /files'
+    try "$name" 'build FROM an OCI image, COPY, RUN' buildkit_builds run "FROM $registry/debian:oci
+COPY files /files
+RUN rm /files/large && echo made >/made && mkdir /empty && mv /usr/share/perl5 /perl5"
+    try "$name" 'build FROM a nydus image, RUN' buildkit_builds nydus "FROM $registry/built:run
+RUN cat /made /files/link && rm -r /perl5 && echo again >/made"
+    try "$name" 'build FROM scratch, COPY --from a nydus image' buildkit_unpacks
+}
+
+# converter_converts IMAGE [FLAG...]: a layout in place, and back again.
+converter_converts() {
+    local image=$1
+    shift
+    rm -rf "$work/converted"
+    cp -r "$work/$image" "$work/converted"
+    limited "$clients/bin/converter" "$@" "$work/converted"
+    equals "oci:$work/converted" "oci:$work/$image"
+}
+
+# converter_reverts IMAGE FLAG...
+converter_reverts() {
+    converter_converts "$1" -compressor zstd
+    limited "$clients/bin/converter" -reverse "${@:2}" "$work/converted"
+    equals "oci:$work/converted" "oci:$work/$1"
+}
+
+# converter_deduplicates: with the chunks of the image itself as dictionary, so that only the blobs of the dictionary are left.
+converter_deduplicates() {
+    local blob
+    converter_converts debian
+    for blob in "$work"/converted/blobs/sha256/*; do
+        ! tar -xzOf "$blob" image/image.boot >"$work/dictionary" 2>/dev/null || break
+    done
+    cp "$work/debian/index.json" "$work/converted/"
+    limited "$clients/bin/converter" -chunk-dict "$work/dictionary" "$work/converted"
+    equals "oci:$work/converted" "oci:$work/debian"
+}
+
+try_converter() {
+    local name="nydus-snapshotter/pkg/converter ${converter_version#v}" image
+    have converter || return 0
+    for image in edge debian; do
+        try "$name" "Pack, Merge $image" converter_converts $image
+        try "$name" "Pack, Merge $image, OCIRef" converter_converts $image -oci-ref
+        try "$name" "Unpack $image" converter_reverts $image
+        try "$name" "Unpack $image, Stream" converter_reverts $image -stream
+    done
+    try "$name" 'Pack, Merge debian, BatchSize, ChunkSize, zstd' converter_converts debian -batch-size 0x10000 -chunk-size 0x40000 -compressor zstd
+    try "$name" 'Pack, Merge debian, PrefetchPatterns, lz4_block' converter_converts debian -prefetch $'/usr/bin\n/etc' -compressor lz4_block
+    try "$name" 'Pack, Merge debian, ChunkDictPath' converter_deduplicates
+    try "$name" 'Pack, Merge debian, FsVersion 5' converter_converts debian -fs-version 5
+    NYDUS_DISABLE_TAR2RAFS=1 try "$name" 'Pack, Merge debian, by a directory' converter_converts debian
+}
+
+# nydusify_converts NAME IMAGE [FLAG...]
+nydusify_converts() {
+    local name=$1 image=$2
+    shift 2
+    limited "$nydusify" convert --source "$registry/$image:oci" --target "$registry/$image:nydusify-$name" --plain-http \
+        --source-insecure --target-insecure --platform "linux/$(dpkg --print-architecture)" --work-dir "$work/nydusify-$name" "$@"
+    equals "$registry/$image:nydusify-$name" "$registry/$image:oci"
+}
+
+nydusify_reverts() {
+    limited "$nydusify" convert --reverse --source "$registry/debian:nydusify-plain" --target "$registry/debian:nydusify-reverse" \
+        --plain-http --source-insecure --target-insecure --work-dir "$work/nydusify-reverse"
+    equals "$registry/debian:nydusify-reverse" "$registry/debian:oci"
+}
+
+nydusify_checks() {
+    limited "$nydusify" check --source "$registry/debian:oci" --target "$registry/debian:nydusify-$1" \
+        --source-insecure --target-insecure --nydusd "$nydusd" --work-dir "$work/nydusify-check"
+}
+
+# nydusify_optimizes: by HTTPS, as this command knows no other way.
+nydusify_optimizes() {
+    printf '/usr/bin/dash\n/usr/bin/cat\n' >"$work/prefetch"
+    limited "$nydusify" optimize --source "$secure_registry/debian:nydusify-plain" --target "$secure_registry/debian:nydusify-optimized" \
+        --source-insecure --target-insecure --prefetch-files "$work/prefetch" --work-dir "$work/nydusify-optimize"
+    equals "$registry/debian:nydusify-optimized" "$registry/debian:oci"
+}
+
+nydusify_copies() {
+    limited "$nydusify" copy --source "$registry/debian:nydusify-plain" --target "$registry/copied:nydusify" \
+        --source-insecure --target-insecure --work-dir "$work/nydusify-copy"
+    equals "$registry/copied:nydusify" "$registry/debian:oci"
+}
+
+nydusify_generates() {
+    limited "$nydusify" chunkdict generate --sources "$registry/debian:nydusify-plain,$registry/debian:nydusify-batch" \
+        --target "$registry/debian:nydusify-dict" --source-insecure --target-insecure --work-dir "$work/nydusify-chunkdict"
+    nydusify_converts deduplicated debian --chunk-dict "bootstrap:registry:$registry/debian:nydusify-dict" --chunk-dict-insecure
+}
+
+nydusify_builds() {
+    limited "$nydusify" build --source-dir "$work/home" --output-dir "$work/nydusify-build" --name built
+    nydus-image check --bootstrap "$work/nydusify-build/built.meta"
+}
+
+try_nydusify() {
+    local image nydusify nydusd
+    nydusify=${NYDUSIFY:-$(command -v nydusify || true)}
+    nydusd=${NYDUSD:-$(command -v nydusd || true)}
+    if [ -x "$clients/bin/nydusify" ]; then nydusify=$clients/bin/nydusify; fi
+    if [ -z "$nydusify" ]; then
+        not_run nydusify "it is not installed, and the module proxy does not serve it"
+        return
+    fi
+    for image in edge debian; do
+        try nydusify "convert $image" nydusify_converts plain $image
+        try nydusify "convert $image --oci-ref --with-referrer" nydusify_converts ref $image --oci-ref --with-referrer
+    done
+    try nydusify 'convert debian --batch-size' nydusify_converts batch debian --batch-size 0x20000
+    try nydusify 'convert debian --merge-platform' nydusify_converts merged debian --merge-platform
+    try nydusify 'convert debian --fs-version 5' nydusify_converts v5 debian --fs-version 5
+    try nydusify 'convert --reverse' nydusify_reverts
+    try nydusify optimize nydusify_optimizes
+    try nydusify copy nydusify_copies
+    try nydusify 'chunkdict generate, convert --chunk-dict' nydusify_generates
+    try nydusify build nydusify_builds
+    if [ -z "$nydusd" ]; then
+        not_run 'nydusify check' 'nydusd is not installed'
+        return
+    fi
+    # Its own limit of open files is more than an ordinary root may ask for.
+    printf '#!/bin/sh\nexec "%s" --rlimit-nofile 10000 "$@"\n' "$nydusd" >"$work/bin/nydusd"
+    chmod +x "$work/bin/nydusd"
+    nydusd=$work/bin/nydusd
+    try nydusify check nydusify_checks plain
+    try nydusify 'check --oci-ref' nydusify_checks ref
+}
+
+# --- Main -----------------------------------------------------------------------------------------------------------------------
+
+run_all() {
+    work=$(mktemp -d)
+    mount -t tmpfs tmpfs "$work"
+    trap stop_daemons EXIT
+    mkdir "$work"/{bin,home,tmp}
+    ln -s "$lazuli" "$work/bin/nydus-image"
+    export PATH=$work/bin:$PATH HOME=$work/home TMPDIR=$work/tmp
+    start "$clients/bin/registry" "$work/registry" $registry $secure_registry
+    await bash -c "exec 3<>/dev/tcp/${registry/://}"
+    images
+    try_accelctl
+    try_buildkit
+    try_converter
+    try_nydusify
+    echo "failures: $failures, not run: $missing"
+    [ $failures = 0 ] && { [ $missing = 0 ] || [ "${STRICT:-}" != 1 ]; }
+}
+
+if [ "${CLIENTS_INSIDE:-}" = 1 ]; then
+    run_all
+    exit
+fi
+[ "$(id -u)" = 0 ] || { echo "$0: needs root" >&2; exit 1; }
+build_all
+CLIENTS_INSIDE=1 exec unshare --mount --net --pid --ipc --fork --kill-child --mount-proc --propagation private \
+    timeout --kill-after=10 900 "$0" "$lazuli"
