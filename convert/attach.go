@@ -70,10 +70,10 @@ func (c *conversion) attach(ctx context.Context, out Output, s *source, made []m
 	}
 	var err error
 	switch c.opt.Attach {
+	case AttachIndex:
+		return c.attachIndex(ctx, out, s, descs)
 	case AttachTag:
 		top, err = c.attachTag(ctx, out, s, descs)
-	case AttachIndex:
-		top, err = c.attachIndex(ctx, out, s, descs)
 	case AttachReferrer: // the tag names the source
 	}
 	if err != nil {
@@ -117,27 +117,6 @@ func (c *conversion) carry(ctx context.Context, out Output, s *source, made []oc
 		entries = append(entries, d)
 	}
 	return entries, nil
-}
-
-// attachIndex names an index that has the source's manifests first, so that runtimes that do not know the format take those.
-func (c *conversion) attachIndex(ctx context.Context, out Output, s *source, made []ocispec.Descriptor) (ocispec.Descriptor, error) {
-	var entries []ocispec.Descriptor
-	if s.index != nil {
-		entries = append(entries, s.index.Index.Manifests...)
-	} else {
-		entries = append(entries, s.images[0].src.Desc)
-	}
-	for _, d := range made {
-		// The source may be what this conversion made before.
-		if slices.ContainsFunc(entries, func(e ocispec.Descriptor) bool { return e.Digest == d.Digest }) {
-			continue
-		}
-		if e, ok := out.Writer.(formats.IndexMarker); ok {
-			d = e.MarkIndexEntry(d)
-		}
-		entries = append(entries, d)
-	}
-	return c.putIndex(ctx, out, s, entries)
 }
 
 // putIndex stores an index with the source's media type and annotations.

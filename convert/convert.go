@@ -26,6 +26,7 @@ type conversion struct {
 	src     store.Source
 	outputs []Output
 	opt     Options
+	places  places
 }
 
 // Convert converts what src names for every output. Targets are committed, and not closed. On an error nothing is tagged;
@@ -40,6 +41,7 @@ func Convert(ctx context.Context, src store.Source, outputs []Output, opt Option
 		}
 	}
 	c := &conversion{src: src, outputs: outputs, opt: opt}
+	defer c.places.close()
 	begin := time.Now()
 	s, err := c.plan(ctx)
 	if err != nil {
@@ -118,7 +120,7 @@ func (c *conversion) image(ctx context.Context, im *sourceImage) ([]Image, []mad
 		image := Image{Format: out.Writer.Name(), Platform: im.platform, Source: im.src.Desc}
 		for i, l := range layers[o] {
 			image.Layers = append(image.Layers, LayerResult{
-				Source: im.src.Manifest.Layers[i], Desc: l.Desc, Reused: reused[o][i], LayerStats: l.Stats,
+				Source: im.src.Manifest.Layers[i], Desc: l.Desc, Reused: reused[o][i].ok, From: reused[o][i].from, LayerStats: l.Stats,
 			})
 			image.SourceSize += im.src.Manifest.Layers[i].Size
 			image.Size += l.Desc.Size
@@ -160,16 +162,16 @@ func giveAway(layers []formats.Layer) {
 }
 
 // layers converts the layers of an image. Results are by output and layer.
-func (c *conversion) layers(ctx context.Context, im *sourceImage) ([][]formats.Layer, [][]bool, error) {
+func (c *conversion) layers(ctx context.Context, im *sourceImage) ([][]formats.Layer, [][]reuse, error) {
 	if err := checkLayers(im.src); err != nil {
 		return nil, nil, err
 	}
 	n := len(im.src.Manifest.Layers)
 	result := make([][]formats.Layer, len(c.outputs))
-	reused := make([][]bool, len(c.outputs))
+	reused := make([][]reuse, len(c.outputs))
 	for o := range c.outputs {
 		result[o] = make([]formats.Layer, n)
-		reused[o] = make([]bool, n)
+		reused[o] = make([]reuse, n)
 	}
 	// A layer that stands twice in an image is converted once.
 	first := make(map[digest.Digest]int)
@@ -190,8 +192,8 @@ func (c *conversion) layers(ctx context.Context, im *sourceImage) ([][]formats.L
 		group.Go(func() error {
 			j := &layerJob{c: c, image: im, index: i, desc: im.src.Manifest.Layers[i], diffID: im.src.Config.RootFS.DiffIDs[i]}
 			for o := range c.outputs {
-				l, ok := c.known(gctx, o, j.desc)
-				result[o][i], reused[o][i] = l, ok
+				l, from, ok := c.known(gctx, o, j.desc)
+				result[o][i], reused[o][i] = l, reuse{ok, from}
 				if !ok {
 					j.outputs = append(j.outputs, o)
 				}
@@ -219,7 +221,11 @@ func (c *conversion) layers(ctx context.Context, im *sourceImage) ([][]formats.L
 	}
 	for i, d := range im.src.Manifest.Layers {
 		for o := range c.outputs {
-			result[o][i], reused[o][i] = result[o][first[d.Digest]], reused[o][first[d.Digest]] || first[d.Digest] != i
+			k := first[d.Digest]
+			result[o][i], reused[o][i] = result[o][k], reused[o][k]
+			if k != i {
+				reused[o][i].ok = true
+			}
 		}
 	}
 	return result, reused, nil
@@ -254,40 +260,6 @@ func isTar(mediaType string) bool {
 		mediaType = strings.TrimSuffix(mediaType, suffix)
 	}
 	return strings.HasSuffix(mediaType, ".tar")
-}
-
-func (c *conversion) key(o int, src ocispec.Descriptor) Key {
-	w := c.outputs[o].Writer
-	return Key{Source: src.Digest, Format: w.Name(), Writer: w.Version()}
-}
-
-// known returns a layer that was converted before and that the target still has. Whatever goes wrong, the
-// layer is converted anew.
-func (c *conversion) known(ctx context.Context, o int, src ocispec.Descriptor) (formats.Layer, bool) {
-	re, ok := c.outputs[o].Writer.(formats.Reopener)
-	if !ok || c.opt.Record == nil {
-		return formats.Layer{}, false
-	}
-	desc, ok, err := c.opt.Record.Lookup(ctx, c.key(o, src))
-	if err != nil || !ok {
-		return formats.Layer{}, false
-	}
-	t := c.outputs[o].Target
-	if has, err := t.Exists(ctx, desc); err != nil || !has {
-		return formats.Layer{}, false
-	}
-	s, err := t.Open(ctx, desc)
-	if err != nil {
-		return formats.Layer{}, false
-	}
-	l, err := re.Reopen(ctx, desc, s)
-	return l, err == nil
-}
-
-func (c *conversion) remember(ctx context.Context, o int, src, blob ocispec.Descriptor) {
-	if c.opt.Record != nil && blob.Digest != "" {
-		_ = c.opt.Record.Store(ctx, c.key(o, src), blob)
-	}
 }
 
 // ErrNothingToConvert means that no image of the source is for the wanted platforms, or all are converted already.

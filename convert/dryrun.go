@@ -27,7 +27,8 @@ type PlannedImage struct {
 type PlannedLayer struct {
 	Digest string `json:"digest"`
 	Size   int64  `json:"size"`
-	Reused bool   `json:"reused"` // converted before, and the target has it
+	Reused bool   `json:"reused"` // converted before, and still there
+	From   string `json:"from,omitempty"`
 }
 
 // DryRun resolves the source and checks that its layers can be read and the target be written, by beginning a read and an
@@ -37,6 +38,7 @@ func DryRun(ctx context.Context, src store.Source, out Output, opt Options) (*Pl
 		return nil, err
 	}
 	c := &conversion{src: src, outputs: []Output{out}, opt: opt}
+	defer c.places.close()
 	s, err := c.plan(ctx)
 	if err != nil {
 		return nil, err
@@ -52,8 +54,8 @@ func DryRun(ctx context.Context, src store.Source, out Output, opt Options) (*Pl
 				}
 				_ = r.Close() // given up in the middle
 			}
-			_, known := c.known(ctx, 0, d)
-			p.Layers = append(p.Layers, PlannedLayer{Digest: d.Digest.String(), Size: d.Size, Reused: known})
+			from, known := c.whereKnown(ctx, 0, d)
+			p.Layers = append(p.Layers, PlannedLayer{Digest: d.Digest.String(), Size: d.Size, Reused: known, From: from})
 		}
 		plan.Images = append(plan.Images, p)
 	}

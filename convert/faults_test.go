@@ -249,7 +249,7 @@ func TestWrongRecord(t *testing.T) {
 	// Every layer became the source's first layer, or what is not there.
 	for k := range known.m {
 		d := known.m[k]
-		d.Digest, d.Size = digest.FromBytes(img.Layers[0].Stored), int64(len(img.Layers[0].Stored))
+		d.Desc.Digest, d.Desc.Size = digest.FromBytes(img.Layers[0].Stored), int64(len(img.Layers[0].Stored))
 		known.m[k] = d
 	}
 	if got := mustRun(t, from, "oci:"+dir+":made", convert.Options{Record: known}); got.Tagged[0].Digest != want {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -262,11 +263,11 @@ func noise(n int, seed uint64) string {
 // memoryRecord is a record in memory.
 type memoryRecord struct {
 	mu sync.Mutex // guards m
-	m  map[convert.Key]ocispec.Descriptor
+	m  map[convert.Key]convert.Known
 }
 
 // Lookup implements [convert.Record].
-func (r *memoryRecord) Lookup(_ context.Context, k convert.Key) (ocispec.Descriptor, bool, error) {
+func (r *memoryRecord) Lookup(_ context.Context, k convert.Key) (convert.Known, bool, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	d, ok := r.m[k]
@@ -274,13 +275,29 @@ func (r *memoryRecord) Lookup(_ context.Context, k convert.Key) (ocispec.Descrip
 }
 
 // Store implements [convert.Record].
-func (r *memoryRecord) Store(_ context.Context, k convert.Key, d ocispec.Descriptor) error {
+func (r *memoryRecord) Store(_ context.Context, k convert.Key, d convert.Known) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.m == nil {
-		r.m = make(map[convert.Key]ocispec.Descriptor)
+		r.m = make(map[convert.Key]convert.Known)
+	}
+	if old := r.m[k]; old.Desc.Digest == d.Desc.Digest {
+		d.Places = append(slices.Clone(old.Places), d.Places...)
 	}
 	r.m[k] = d
+	return nil
+}
+
+// Forget implements [convert.Record].
+func (r *memoryRecord) Forget(_ context.Context, k convert.Key, place string) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	d := r.m[k]
+	d.Places = slices.DeleteFunc(slices.Clone(d.Places), func(p string) bool { return p == place })
+	r.m[k] = d
+	if len(d.Places) == 0 {
+		delete(r.m, k)
+	}
 	return nil
 }
 
@@ -342,9 +359,12 @@ type failingRecord struct{}
 var errRecord = errors.New("the record fails")
 
 // Lookup implements [convert.Record].
-func (failingRecord) Lookup(context.Context, convert.Key) (ocispec.Descriptor, bool, error) {
-	return ocispec.Descriptor{}, false, errRecord
+func (failingRecord) Lookup(context.Context, convert.Key) (convert.Known, bool, error) {
+	return convert.Known{}, false, errRecord
 }
 
 // Store implements [convert.Record].
-func (failingRecord) Store(context.Context, convert.Key, ocispec.Descriptor) error { return errRecord }
+func (failingRecord) Store(context.Context, convert.Key, convert.Known) error { return errRecord }
+
+// Forget implements [convert.Record].
+func (failingRecord) Forget(context.Context, convert.Key, string) error { return errRecord }

@@ -45,6 +45,10 @@ type Options struct {
 	Jobs int
 	// Record knows layers that were converted before; nil means none is known.
 	Record Record
+	// OpenPlace opens a repository, layout or archive that Record names, so that a layer which was converted for another image
+	// is taken from there: mounted where the target's registry is the same, else copied. nil means that only what the target has
+	// is taken.
+	OpenPlace func(ctx context.Context, place string) (store.Source, error)
 	// BeforeTag is called for each converted image once the target has all of it but the manifest, which out's Target
 	// hands out nevertheless. An error ends the conversion before anything of the image can be seen.
 	BeforeTag func(ctx context.Context, out Output, image, source ocispec.Descriptor) error
@@ -100,13 +104,22 @@ type Key struct {
 	Writer string // version of the writer with its options
 }
 
+// Known is the stored blob that a layer became.
+type Known struct {
+	Desc ocispec.Descriptor
+	// Places are where the blob was seen, as [store.Ref.Place] gives them.
+	Places []string
+}
+
 // Record knows which layers were converted before. It may be used concurrently. It is a help only: what it says is checked
-// against the target, and its errors do not end a conversion.
+// where the blob is, and its errors do not end a conversion.
 type Record interface {
-	// Lookup returns the stored blob that a layer became; false where none is known.
-	Lookup(ctx context.Context, k Key) (ocispec.Descriptor, bool, error)
-	// Store notes what a layer became.
-	Store(ctx context.Context, k Key, blob ocispec.Descriptor) error
+	// Lookup returns what a layer became; false where that is not known.
+	Lookup(ctx context.Context, k Key) (Known, bool, error)
+	// Store notes what a layer became. Places of the same blob are added to those that are known.
+	Store(ctx context.Context, k Key, blob Known) error
+	// Forget notes that a place has the blob no more. A layer whose blob is nowhere any more is not known any more.
+	Forget(ctx context.Context, k Key, place string) error
 }
 
 // Result is a finished conversion.

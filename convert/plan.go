@@ -63,7 +63,7 @@ func (c *conversion) plan(ctx context.Context) (*source, error) {
 	var seen []string
 	for i, d := range s.index.Index.Manifests {
 		if !store.IsImage(d.MediaType) || d.Annotations[annotationReferenceType] != "" || d.ArtifactType != "" ||
-			d.Platform != nil && d.Platform.OS == "unknown" {
+			d.Platform != nil && (d.Platform.OS == "unknown" || marked(d.Platform)) {
 			s.carried = append(s.carried, d)
 			continue
 		}
@@ -88,6 +88,9 @@ func (c *conversion) plan(ctx context.Context) (*source, error) {
 	}
 	return s, nil
 }
+
+// marked reports whether a platform has features that mark an image of some format. Those of Windows are real ones.
+func marked(p *ocispec.Platform) bool { return len(p.OSFeatures) > 0 && p.OS != "windows" }
 
 func orAll(platforms []string) string {
 	if len(platforms) == 0 {

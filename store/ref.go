@@ -1,6 +1,10 @@
 package store
 
-import "github.com/opencontainers/go-digest"
+import (
+	"path/filepath"
+
+	"github.com/opencontainers/go-digest"
+)
 
 // Transport says what kind of place a reference names.
 type Transport string
@@ -25,10 +29,18 @@ type Ref struct {
 	Dirs      []string // of a Bare reference: where blobs lie by id
 }
 
-// Place returns the repository, layout or archive alone, without the image in it, as [Parse] reads it; "" for standard streams.
+// Place returns the repository, layout or archive alone, without the image in it, as [Parse] reads it from any working directory;
+// "" for standard streams.
 func (r Ref) Place() string {
 	if r.Path == "-" {
 		return ""
+	}
+	if r.Path != "" {
+		abs, err := filepath.Abs(r.Path)
+		if err != nil {
+			return ""
+		}
+		r.Path = abs
 	}
 	r.Tag, r.Digest = "", ""
 	return r.String()

@@ -18,7 +18,6 @@ import (
 	"github.com/lazuli-project/lazuli/formats/nydus"
 	"github.com/lazuli-project/lazuli/formats/oci"
 	"github.com/lazuli-project/lazuli/image"
-	"github.com/lazuli-project/lazuli/record"
 )
 
 type convertFlags struct {
@@ -219,7 +218,9 @@ func (a *app) convert(ctx context.Context, c *convertFlags, source, target strin
 			return a.checkBeforeTag(ctx, want, got)
 		}
 	}
-	opt.Record = known
+	if known != nil {
+		opt.Record, opt.OpenPlace = known, a.placeOpener(refs, srcFlags, destFlags)
+	}
 	if c.dryRun {
 		plan, err := convert.DryRun(ctx, src, out, opt)
 		if err != nil {
@@ -233,24 +234,6 @@ func (a *app) convert(ctx context.Context, c *convertFlags, source, target strin
 		return err
 	}
 	return a.printResult(res, refs)
-}
-
-// openRecord opens what was converted before. Without a state directory nothing is remembered.
-func (a *app) openRecord(ctx context.Context, flag string) (*record.DB, error) {
-	kind, file, _ := strings.Cut(flag, ":")
-	switch {
-	case flag == "none":
-		return nil, nil
-	case kind == "sqlite" && file != "":
-	case flag == "":
-		var ok bool
-		if file, ok = stateFile("record.db"); !ok {
-			return nil, nil
-		}
-	default:
-		return nil, usagef("--record %s: sqlite:FILE and none are possible", flag)
-	}
-	return record.Open(ctx, file)
 }
 
 // checkedSide is an image of a comparison.

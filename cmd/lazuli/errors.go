@@ -67,6 +67,8 @@ func classify(ctx context.Context, err error) (code int, hint string) {
 		return exitDenied, `log in with "docker login" or "podman login", or give --creds USER:PASSWORD; writing needs the right to push`
 	case errors.Is(err, store.ErrNoSpace), errors.Is(err, syscall.ENOSPC):
 		return exitNoSpace, "free some space on the target and run the command again: what is there already is used"
+	case errors.Is(err, convert.ErrMoved):
+		return exitFailed, "run the command again when nobody else writes to the tag: it begins with what that names then"
 	case errors.Is(err, convert.ErrNothingToConvert):
 		return exitNotFound, `"lazuli inspect" shows which platforms and formats the source has; see --platform`
 	case refused(err):

@@ -106,7 +106,7 @@ An image is named as
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err} })
 	root.AddCommand(
 		a.convertCommand(), a.checkCommand(), a.inspectCommand(), a.lsCommand(), a.catCommand(), a.unpackCommand(), a.copyCommand(),
-		a.versionCommand(),
+		a.recordCommand(), a.versionCommand(),
 	)
 	root.AddCommand(a.platformCommands()...)
 	root.AddCommand(a.dropInCommands()...)
