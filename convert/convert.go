@@ -132,6 +132,9 @@ func (c *conversion) image(ctx context.Context, im *sourceImage) ([]Image, []mad
 		if err != nil {
 			return nil, nil, fmt.Errorf("%s: %w", out.Writer.Name(), err)
 		}
+		if err := c.bringNeeds(ctx, out.Target, fin.Needs); err != nil {
+			return nil, nil, fmt.Errorf("%s: %w", out.Writer.Name(), err)
+		}
 		desc, raw, err := c.dress(out, im, fin)
 		if err != nil {
 			return nil, nil, err

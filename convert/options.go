@@ -43,6 +43,8 @@ type Options struct {
 	Platforms []string
 	// Jobs is how many layers are at work at once; 0 means GOMAXPROCS.
 	Jobs int
+	// Others are images of which an output's images may need objects, such as a chunk dictionary.
+	Others []store.Source
 	// Record knows layers that were converted before; nil means none is known.
 	Record Record
 	// OpenPlace opens a repository, layout or archive that Record names, so that a layer which was converted for another image

@@ -125,8 +125,10 @@ type LayerStats struct {
 type Result struct {
 	Desc     ocispec.Descriptor // of the manifest
 	Manifest []byte             // as it must be stored
-	Stats    map[string]int64   // the format's own figures
-	CPU      map[string]float64 // seconds by stage
+	// Needs are objects of other images that the manifest names, and the target may lack.
+	Needs []ocispec.Descriptor
+	Stats map[string]int64   // the format's own figures
+	CPU   map[string]float64 // seconds by stage
 }
 
 // Sink takes stored objects of one target. It may be used concurrently.

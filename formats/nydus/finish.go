@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"slices"
 	"time"
 
 	"github.com/klauspost/compress/gzip"
@@ -66,9 +67,14 @@ func (w *Writer) Finish(ctx context.Context, layers []formats.Layer, src *format
 			diffIDs = append(diffIDs, d.Digest)
 		}
 	}
+	needs := w.otherBlobs(blobs, descs)
+	for _, d := range needs {
+		manifest.Layers = append(manifest.Layers, d)
+		diffIDs = append(diffIDs, d.Digest)
+	}
 	manifest.Layers = append(manifest.Layers, bootLayer)
 
-	config, err := newConfig(src.ConfigRaw, append(diffIDs, diffID), w.set.detached)
+	config, err := newConfig(src.ConfigRaw, append(diffIDs, diffID), w.set.detached, len(needs))
 	if err != nil {
 		return nil, err
 	}
@@ -88,9 +94,25 @@ func (w *Writer) Finish(ctx context.Context, layers []formats.Layer, src *format
 	}
 	desc := formats.DigestOf(manifest.MediaType, raw)
 	desc.Platform = src.Desc.Platform
-	return &formats.Result{Desc: desc, Manifest: raw, Stats: map[string]int64{
+	return &formats.Result{Desc: desc, Manifest: raw, Needs: needs, Stats: map[string]int64{
 		"bootstrap_bytes": boot.Size(), "bootstrap_layer_bytes": bootLayer.Size, "blobs": int64(len(blobs)),
 	}, CPU: cpu}, nil
+}
+
+// otherBlobs returns the blobs of the dictionary among those that the bootstrap names. They are layers of the image too, so that
+// registries keep them.
+func (w *Writer) otherBlobs(blobs []*layerData, layers []ocispec.Descriptor) []ocispec.Descriptor {
+	if w.set.dict == nil || w.set.detached {
+		return nil
+	}
+	var others []ocispec.Descriptor
+	for _, b := range blobs {
+		d, ok := w.set.dict.objects[b.info.ID]
+		if ok && !slices.ContainsFunc(layers, func(l ocispec.Descriptor) bool { return l.Digest == d.Digest }) {
+			others = append(others, d)
+		}
+	}
+	return others
 }
 
 // packBootstrap makes the bootstrap layer: the bootstrap, and the chunk tables of the blobs, so that a runtime needs
@@ -144,12 +166,16 @@ func packBootstrap(boot plannedBootstrap, blobs []*layerData) ([]byte, digest.Di
 }
 
 // newConfig returns the image's configuration with other layers, the last of which is the bootstrap's.
-func newConfig(source []byte, diffIDs []digest.Digest, detached bool) ([]byte, error) {
+func newConfig(source []byte, diffIDs []digest.Digest, detached bool, others int) ([]byte, error) {
 	return changedConfig(source, diffIDs, func(history []json.RawMessage) []json.RawMessage {
 		if detached {
 			history = nil // of layers that the image does not have any more
 		}
-		return append(history, json.RawMessage(`{"created_by":"Nydus Converter","comment":"`+bootstrapComment+`"}`))
+		history = append(history, json.RawMessage(`{"created_by":"Nydus Converter","comment":"`+bootstrapComment+`"}`))
+		for range others { // behind it: what stands before it are the layers of the source
+			history = append(history, json.RawMessage(`{"created_by":"Nydus Converter","comment":"`+dictionaryComment+`"}`))
+		}
+		return history
 	})
 }
 

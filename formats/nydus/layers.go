@@ -43,10 +43,13 @@ func (Reader) SourceAnnotations(m *formats.Manifest) map[string]string {
 // SourceConfig implements [formats.Reverser].
 func (Reader) SourceConfig(m *formats.Manifest) ([]byte, error) {
 	return changedConfig(m.ConfigRaw, m.Config.RootFS.DiffIDs, func(history []json.RawMessage) []json.RawMessage {
-		if i, _ := bootstrapHistory(m); i >= 0 {
-			return append(history[:i:i], history[i+1:]...)
+		var kept []json.RawMessage
+		for i, h := range m.Config.History {
+			if h.EmptyLayer || h.Comment != bootstrapComment && h.Comment != dictionaryComment {
+				kept = append(kept, history[i])
+			}
 		}
-		return history
+		return kept
 	})
 }
 

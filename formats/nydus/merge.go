@@ -30,20 +30,21 @@ func (w *Writer) merge(layers []formats.Layer) (plannedBootstrap, []*layerData, 
 		if !ok {
 			return nil, nil, fmt.Errorf("layer %d was not made by this writer: %w", i, blob.ErrUnsupported)
 		}
-		if len(data.dict) > 0 {
-			return nil, nil, fmt.Errorf("layer %d refers to a chunk dictionary: %w", i, blob.ErrUnsupported)
-		}
-		number, ok := known[data.info.ID]
-		if !ok && data.table.Len() > 0 {
-			number = uint32(len(blobs))
-			known[data.info.ID] = number
-			blobs = append(blobs, data)
+		var numbers []uint32 // by number in the layer
+		for _, b := range data.blobs() {
+			number, ok := known[b.Info.ID]
+			if !ok {
+				number = uint32(len(blobs))
+				known[b.Info.ID] = number
+				blobs = append(blobs, &layerData{info: b.Info, table: b.Table, digests: b.Digests})
+			}
+			numbers = append(numbers, number)
 		}
 		lay := merger.Add
 		if l.Final {
 			lay = merger.Take
 		}
-		if err := lay(l.Tree, func(uint32) uint32 { return number }); err != nil {
+		if err := lay(l.Tree, func(k uint32) uint32 { return numbers[k] }); err != nil {
 			return nil, nil, err
 		}
 	}

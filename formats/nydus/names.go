@@ -33,6 +33,8 @@ const (
 
 	// bootstrapComment is what the bootstrap layer's entry in the history says.
 	bootstrapComment = "Nydus Bootstrap Layer"
+	// dictionaryComment is what the entries of a chunk dictionary's blobs say.
+	dictionaryComment = "Nydus Chunk Dictionary"
 
 	bootstrapDir  = "image"
 	bootstrapFile = "image/image.boot"

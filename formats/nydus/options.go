@@ -205,6 +205,9 @@ func (s *settings) version() string {
 	if s.batchSize > 0 {
 		v += fmt.Sprintf("-batch%d", s.batchSize)
 	}
+	if s.dict != nil {
+		v += "-dict." + s.dict.id
+	}
 	if s.encrypt.on {
 		v += "-encrypted." + s.encrypt.token
 	}

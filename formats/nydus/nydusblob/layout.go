@@ -95,6 +95,12 @@ func NewLayout(info *Info, t *Table, digests Digests, d *Decoder) *Layout {
 	return l
 }
 
+// Info returns what the blob table says about the blob.
+func (l *Layout) Info() Info { return l.info }
+
+// Digests returns the digests of the chunks, as far as they are known.
+func (l *Layout) Digests() Digests { return l.digests }
+
 // Table returns the chunk table.
 func (l *Layout) Table() *Table { return l.table }
 
