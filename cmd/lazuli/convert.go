@@ -18,6 +18,7 @@ import (
 	"github.com/lazuli-project/lazuli/formats/nydus"
 	"github.com/lazuli-project/lazuli/formats/oci"
 	"github.com/lazuli-project/lazuli/image"
+	"github.com/lazuli-project/lazuli/store"
 )
 
 type convertFlags struct {
@@ -27,6 +28,8 @@ type convertFlags struct {
 	level              int
 	chunkSize          sizeFlag
 	batchSize          sizeFlag
+	chunkDict          string
+	dictionary         *nydus.Dictionary
 	backend            backendFlags
 	digest             string
 	prefetch           string
@@ -66,12 +69,13 @@ Layers that the target has already are neither downloaded nor pushed again.`,
 	c.chunkSize = 1 << 20
 	f.Var(&c.chunkSize, "chunk-size", "`SIZE` of chunks, a power of two from 4KiB to 16MiB")
 	f.Var(&c.batchSize, "batch-size", "`SIZE` of batches, in which small files are compressed together; a power of two up to the chunk size (off)")
+	f.StringVar(&c.chunkDict, "chunk-dict", "", "an `IMAGE` whose chunks are referred to instead of being stored again")
 	f.StringVar(&c.digest, "digest", "blake3", "digest of chunks: blake3 or sha256")
 	f.StringVar(&c.prefetch, "prefetch", "", "`FILE` with one path a line that runtimes read in advance; - is standard input")
 	f.StringToStringVar(&c.options, "option", nil, "`KEY=VALUE` of what is rarer: spacing=SIZE, how much nydus-ref inflates at once; artifact-manifest=true, for referrers in old registries")
 	f.IntVar(&c.fsVersion, "fs-version", 6, "version of Nydus' RAFS: 6; or 5, for runtimes that know no other")
-	f.StringVar(&c.record, "record", "", "what was converted before: `sqlite:FILE` or none (a file in the user's state directory)")
 	f.BoolVar(&c.encrypt, "encrypt", false, "encrypt the data with keys made by chance, which stand in the bootstrap: each conversion gives other bytes, and none is recorded")
+	f.StringVar(&c.record, "record", "", "what was converted before: `sqlite:FILE` or none (a file in the user's state directory)")
 	f.BoolVar(&c.dryRun, "dry-run", false, "resolve, check the right to push, say what would be done")
 	f.BoolVar(&c.check, "check", false, "compare the result with the source before its tag appears")
 	both, src, dest := addStoreFlags(f)
@@ -98,13 +102,13 @@ func (c *convertFlags) writer(a *app, jobs int) (formats.Writer, error) {
 		return nil, err
 	}
 	if c.formats[0] == nydus.NameRef {
-		if c.backend.config != "" || c.batchSize != 0 || c.encrypt {
-			return nil, usagef("--format nydus-ref: the data are the source's layers; --backend-config, --batch-size and --encrypt are for nydus")
+		if c.backend.config != "" || c.batchSize != 0 || c.encrypt || c.chunkDict != "" {
+			return nil, usagef("--format nydus-ref: the data are the source's layers; --backend-config, --batch-size, --chunk-dict and --encrypt are for nydus")
 		}
 		return c.refWriter(paths, jobs)
 	}
 	w, err := nydus.NewWriter(nydus.Options{
-		BatchSize: int(c.batchSize), Detached: c.backend.config != "",
+		BatchSize: int(c.batchSize), Dictionary: c.dictionary, Detached: c.backend.config != "",
 		FSVersion: c.fsVersion, Encrypt: c.encrypt, Compression: c.compression, Level: c.level, ChunkSize: int(c.chunkSize), Digest: c.digest, PrefetchPaths: paths, CPU: formats.NewCPU(jobs),
 	})
 	if err != nil {
@@ -176,14 +180,26 @@ func (a *app) convert(ctx context.Context, c *convertFlags, source, target strin
 	if !slices.Contains([]convert.Attach{convert.AttachTag, convert.AttachIndex, convert.AttachReferrer}, attach) {
 		return usagef("--attach %s: tag, index and referrer are possible", c.attach)
 	}
+	var others []store.Source
+	if c.chunkDict != "" {
+		d, err := a.openDictionary(ctx, c.chunkDict, srcFlags)
+		if err != nil {
+			return err
+		}
+		defer closeQuietly(d)
+		c.dictionary = d.Dictionary
+		if d.source != nil {
+			others = append(others, d.source)
+		}
+	}
 	w, err := c.writer(a, a.jobs)
 	if err != nil {
 		return err
 	}
-	known, err := a.openRecord(ctx, c.record)
 	if c.encrypt {
 		c.record = "none"
 	}
+	known, err := a.openRecord(ctx, c.record)
 	if err != nil {
 		return err
 	}
@@ -211,7 +227,7 @@ func (a *app) convert(ctx context.Context, c *convertFlags, source, target strin
 	if artifact && attach != convert.AttachReferrer {
 		return usagef("--option artifact-manifest: needs --attach referrer")
 	}
-	opt := convert.Options{Attach: attach, ArtifactManifest: artifact, Platforms: c.platforms, Jobs: a.jobs, Readers: readers()[:1], OnProgress: p.layer}
+	opt := convert.Options{Attach: attach, ArtifactManifest: artifact, Platforms: c.platforms, Jobs: a.jobs, Readers: readers()[:1], OnProgress: p.layer, Others: others}
 	if c.check {
 		opt.BeforeTag = func(ctx context.Context, out convert.Output, made, source ocispec.Descriptor) error {
 			want, got := convertedSides(src, source, out.Target, made)
