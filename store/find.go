@@ -8,6 +8,31 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
+// blobFinder is the ability of a source to describe a blob by its digest alone.
+type blobFinder interface {
+	findBlob(ctx context.Context, d digest.Digest) (ocispec.Descriptor, error)
+}
+
+// FindBlob describes a blob of a repository of which only the digest is known. ErrNotFound where it is not there.
+func FindBlob(ctx context.Context, s Source, d digest.Digest) (ocispec.Descriptor, error) {
+	f, ok := s.(blobFinder)
+	if !ok {
+		return ocispec.Descriptor{}, fmt.Errorf("blob %s in %s: %w", d, s.Ref(), ErrNotFound)
+	}
+	return f.findBlob(ctx, d)
+}
+
+func (r *registryStore) findBlob(ctx context.Context, d digest.Digest) (ocispec.Descriptor, error) {
+	if err := d.Validate(); err != nil {
+		return ocispec.Descriptor{}, fmt.Errorf("blob %.100q: %w: %w", d, ErrReference, err)
+	}
+	desc, err := r.repo.Blobs().Resolve(r.scope(ctx), d.String())
+	if err != nil {
+		return desc, r.fail(ctx, "find blob "+d.String()+" in", err)
+	}
+	return desc, nil
+}
+
 // manifestFinder is the ability of a source to describe a manifest by its digest alone.
 type manifestFinder interface {
 	findManifest(ctx context.Context, d digest.Digest) (ocispec.Descriptor, error)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -118,13 +119,13 @@ func (n *nydusApp) statCommand() *cobra.Command {
 type nydusBackend struct{ kind, config, configFile string }
 
 func (b *nydusBackend) add(f *pflag.FlagSet) {
-	oneOf(f, &b.kind, "backend-type", "", "", "Type of backend", []string{"oss", "s3", "registry", "localdisk", "http-proxy"})
+	oneOf(f, &b.kind, "backend-type", "", "", "Type of backend", []string{"oss", "s3", "registry", "localfs", "localdisk", "http-proxy"})
 	f.StringVar(&b.config, "backend-config", "", "Config string of backend")
 	f.StringVar(&b.configFile, "backend-config-file", "", "Config file of backend")
 }
 
 // source returns what finds the blobs, nil without the flags.
-func (b *nydusBackend) source() (nydusimage.BlobSource, error) {
+func (b *nydusBackend) source(ctx context.Context) (nydusimage.BlobSource, error) {
 	if b.kind == "" {
 		return nil, nil
 	}
@@ -138,10 +139,7 @@ func (b *nydusBackend) source() (nydusimage.BlobSource, error) {
 	case b.config == "":
 		return nil, errors.New("--backend-config or --backend-config-file must be specified")
 	}
-	if b.kind == "http-proxy" {
-		return nydusimage.HTTPProxy(config)
-	}
-	return nil, fmt.Errorf("--backend-type %s: %w", b.kind, blob.ErrUnsupported)
+	return nydusimage.Backend(ctx, b.kind, config)
 }
 
 func (n *nydusApp) unpackCommand() *cobra.Command {
@@ -166,7 +164,7 @@ func (n *nydusApp) unpackCommand() *cobra.Command {
 		if !f.Changed("output") {
 			return usagef("the following required arguments were not provided: --output <output>")
 		}
-		if o.Source, err = backend.source(); err != nil {
+		if o.Source, err = backend.source(cmd.Context()); err != nil {
 			return err
 		}
 		sockets, err := nydusimage.Unpack(cmd.Context(), o)

@@ -33,7 +33,7 @@ func (n *nydusApp) optimizeCommand() *cobra.Command {
 		if o.Bootstrap == "" {
 			return usagef("the following required arguments were not provided: --bootstrap <bootstrap>")
 		}
-		if o.Source, err = backend.source(); err != nil {
+		if o.Source, err = backend.source(cmd.Context()); err != nil {
 			return err
 		}
 		res, err := nydusimage.Optimize(cmd.Context(), o)
@@ -84,7 +84,7 @@ func (n *nydusApp) compactCommand() *cobra.Command {
 		if o.Bootstrap == "" || o.BlobDir == "" {
 			return usagef("the following required arguments were not provided: --bootstrap <bootstrap> --blob-dir <blob-dir>")
 		}
-		if o.Source, err = backend.source(); err != nil {
+		if o.Source, err = backend.source(cmd.Context()); err != nil {
 			return err
 		}
 		r, err := ratio(int64(o.MinUsedRatio))
