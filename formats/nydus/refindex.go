@@ -22,13 +22,23 @@ type zranIndex struct {
 	spacing   int64
 
 	contexts []zranContext
+	settled  int      // of contexts
 	chunk    refChunk // that has been begun
 }
 
+// zranContext is a context. Its checkpoint has a window of 32 KiB, and is kept only until it is known what of it is referred to.
 type zranContext struct {
-	from   *flate.Checkpoint
-	stored int64 // bytes
-	plain  int64
+	from   nydusblob.Context // Stored.Len and Plain.Len come with its last chunk
+	place  *flate.Checkpoint // nil once window is known
+	window nydusblob.Window
+}
+
+// settle takes what is referred to of the window.
+func (c *zranContext) settle() {
+	if c.place != nil {
+		c.window = nydusblob.PackWindow(c.place.Sparse())
+		c.place = nil
+	}
 }
 
 // begin begins a chunk at an offset of the stream.
@@ -39,10 +49,14 @@ func (x *zranIndex) begin(at int64) {
 		if from.Plain == at {
 			in = max(in, from.Stored)
 		}
-		x.contexts = append(x.contexts, zranContext{from: from})
+		for ; x.settled < len(x.contexts) && x.contexts[x.settled].place.Complete(); x.settled++ {
+			x.contexts[x.settled].settle()
+		}
+		x.contexts = append(x.contexts, zranContext{place: from, from: nydusblob.Context{Stored: blob.Range{Off: from.Stored},
+			Plain: blob.Range{Off: from.Plain}, Start: flate.Start{Byte: from.Byte, Bits: from.Bits}}})
 	}
 	last := len(x.contexts) - 1
-	x.chunk = refChunk{context: uint32(last), offset: uint32(at - x.contexts[last].from.Plain), stored: blob.Range{Off: in}}
+	x.chunk = refChunk{context: uint32(last), offset: uint32(at - x.contexts[last].from.Plain.Off), stored: blob.Range{Off: in}}
 }
 
 // wantsContext reports whether a chunk that begins where in bytes of the layer have been read, and at of its tar, gets a new
@@ -51,15 +65,15 @@ func (x *zranIndex) wantsContext(in, at int64) bool {
 	if len(x.contexts) == 0 {
 		return true
 	}
-	c := &x.contexts[len(x.contexts)-1]
-	stored, plain := in-c.from.Stored, at-c.from.Plain
+	c := &x.contexts[len(x.contexts)-1].from
+	stored, plain := in-c.Stored.Off, at-c.Plain.Off
 	// Where much lies between that nobody wants, it is not read for the next chunk.
-	gap := stored > 2*c.stored && c.stored > x.spacing/2
+	gap := stored > 2*c.Stored.Len && c.Stored.Len > x.spacing/2
 	if stored < x.spacing/2 && plain+x.chunkSize < 2*x.spacing && !gap {
 		return false
 	}
 	latest, _ := x.stream.BoundaryAt(at)
-	return latest != c.from.Stored
+	return latest != c.Stored.Off
 }
 
 // checkpoint returns the latest checkpoint before a chunk that begins at an offset. Between two gzip members it is the one behind
@@ -80,24 +94,23 @@ func (x *zranIndex) checkpoint(at int64) *flate.Checkpoint {
 // end ends the chunk at an offset of the stream.
 func (x *zranIndex) end(at int64) refChunk {
 	in := x.stream.StoredAt(at)
-	c := &x.contexts[len(x.contexts)-1]
-	c.stored, c.plain = in-c.from.Stored, at-c.from.Plain
+	c := &x.contexts[len(x.contexts)-1].from
+	c.Stored.Len, c.Plain.Len = in-c.Stored.Off, at-c.Plain.Off
 	x.chunk.stored.Len = in - x.chunk.stored.Off
 	return x.chunk
 }
 
 // tooLarge reports whether the last context is more than readers take, because a block of the stream is.
 func (x *zranIndex) tooLarge() bool {
-	c := &x.contexts[len(x.contexts)-1]
-	return max(c.stored, c.plain) > nydusblob.MaxContext
+	c := &x.contexts[len(x.contexts)-1].from
+	return max(c.Stored.Len, c.Plain.Len) > nydusblob.MaxContext
 }
 
 // appendContexts adds the contexts to a table. Of their windows, only what is referred to is kept; the rest is zeros.
 func (x *zranIndex) appendContexts(t *nydusblob.Table) {
-	for _, c := range x.contexts {
-		t.AppendContext(&nydusblob.Context{
-			Stored: blob.Range{Off: c.from.Stored, Len: c.stored}, Plain: blob.Range{Off: c.from.Plain, Len: c.plain},
-			Start: flate.Start{Byte: c.from.Byte, Bits: c.from.Bits, Window: c.from.Sparse()},
-		})
+	for i := range x.contexts {
+		c := &x.contexts[i]
+		c.settle()
+		t.AppendContext(&c.from, c.window)
 	}
 }

@@ -1,8 +1,8 @@
 package nydus
 
 import (
+	"bytes"
 	"fmt"
-	"math/bits"
 	"slices"
 
 	"github.com/klauspost/compress/zstd"
@@ -167,21 +167,39 @@ func (l *refLayerWriter) writeIndex(t *tree.Tree) (*layerData, error) {
 // writeTable writes the chunk table and makes the blob's information.
 func (l *refLayerWriter) writeTable(data *layerData) error {
 	set := &l.w.set
-	raw := data.table.Bytes()
 	info := &data.info
 	*info = nydusblob.Info{ID: l.src.Desc.Digest.Encoded(), ChunkSize: uint32(set.chunkSize), ChunkCount: uint32(data.table.Len()),
 		Compressor: set.compressor, Digester: set.digester, Features: refFeatures(data.table.Groups() > 0) | nydusblob.FeatureInlinedMeta,
-		StoredSize: uint64(l.src.Desc.Size), PlainSize: uint64(data.table.PlainSize()), CISize: uint64(len(raw))}
-	// Windows are worth a better search: they are a good part of what is added to the layers.
-	z, err := nydusblob.NewEncoder(nydusblob.CompressorZstd, zstd.SpeedBetterCompression, 1, 1<<bits.Len(uint(len(raw))))
+		StoredSize: uint64(l.src.Desc.Size), PlainSize: uint64(data.table.PlainSize()), CISize: uint64(data.table.Size())}
+	stored, err := compressTable(data.table)
 	if err != nil {
-		return err
+		return fmt.Errorf("chunk table: %w", err)
 	}
-	stored := z.Append(nil, raw)
-	if info.CIStoredSize = uint64(len(stored)); len(stored) < len(raw) {
-		info.CICompressor = nydusblob.CompressorZstd
+	info.CICompressor = nydusblob.CompressorZstd
+	if int64(len(stored)) >= data.table.Size() {
+		stored, info.CICompressor = data.table.Bytes(), nydusblob.CompressorNone
 	}
+	info.CIStoredSize = uint64(len(stored))
 	header := data.table.AppendHeader(nil, info)
 	l.sum = digest.FromBytes(slices.Concat(stored, header))
-	return l.out.meta(raw, stored, info.CICompressor, header, header)
+	return l.out.meta(data.table, stored, info.CICompressor, header, header)
+}
+
+// compressTable makes the stored form of a chunk table, most of which are windows. These are worth a better search: they are a good part
+// of what is added to the layers.
+func compressTable(t *nydusblob.Table) ([]byte, error) {
+	var out bytes.Buffer
+	z, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedBetterCompression), zstd.WithEncoderConcurrency(1), zstd.WithEncoderCRC(false),
+		zstd.WithWindowSize(metaWindow))
+	if err != nil {
+		return nil, err
+	}
+	z.ResetContentSize(&out, t.Size())
+	if _, err := t.WriteTo(z); err != nil {
+		return nil, err
+	}
+	if err := z.Close(); err != nil {
+		return nil, err
+	}
+	return out.Bytes(), nil
 }

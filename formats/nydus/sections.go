@@ -84,9 +84,13 @@ func (s *sectionWriter) endData(plain int64) error {
 
 // meta writes the chunk table and its header, which have one section and two entries. Both are given as they are and as they
 // are stored.
-func (s *sectionWriter) meta(raw, stored []byte, codec nydusblob.Compressor, header, storedHeader []byte) error {
-	s.entry(nydusblob.TOCEntry{Name: nydusblob.SectionMeta, Codec: codec, Digest: sha256.Sum256(raw),
-		Stored: blob.Range{Off: s.offset, Len: int64(len(stored))}, Size: int64(len(raw))})
+func (s *sectionWriter) meta(t *nydusblob.Table, stored []byte, codec nydusblob.Compressor, header, storedHeader []byte) error {
+	plain := sha256.New()
+	if _, err := t.WriteTo(plain); err != nil {
+		return err
+	}
+	s.entry(nydusblob.TOCEntry{Name: nydusblob.SectionMeta, Codec: codec, Digest: [sha256.Size]byte(plain.Sum(nil)),
+		Stored: blob.Range{Off: s.offset, Len: int64(len(stored))}, Size: t.Size()})
 	if err := s.write(stored); err != nil {
 		return err
 	}

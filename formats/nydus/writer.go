@@ -355,7 +355,7 @@ func (l *layerWriter) writeData(data *layerData) error {
 	if c.cipher != nil {
 		storedHeader = c.cipher.Append(nil, header)
 	}
-	if err := l.out.meta(raw, stored, info.CICompressor, header, storedHeader); err != nil {
+	if err := l.out.meta(&c.table, stored, info.CICompressor, header, storedHeader); err != nil {
 		return err
 	}
 	if set.form.toc() {

@@ -3,6 +3,7 @@ package nydusblob
 import (
 	"encoding/binary"
 	"fmt"
+	"io"
 	"slices"
 	"sort"
 
@@ -118,8 +119,11 @@ type Table struct {
 	raw    []byte // entries
 	groups []byte // batches or contexts, groupSize bytes each
 	tail   []byte // windows of contexts
-	v2     bool
-	zran   bool // groups are contexts
+	// windows are those of a table that is made, which has no tail but tailSize bytes of one.
+	windows  []Window
+	tailSize int
+	v2       bool
+	zran     bool // groups are contexts
 }
 
 // Len returns the number of chunks.
@@ -178,7 +182,37 @@ func (t *Table) Bytes() []byte {
 	if len(t.groups) == 0 {
 		return t.raw
 	}
-	return slices.Concat(t.raw, t.groups, t.tail)
+	p := slices.Grow(slices.Concat(t.raw, t.groups, t.tail), t.tailSize)
+	for _, w := range t.windows {
+		p = w.AppendTo(p)
+	}
+	return p
+}
+
+// Size returns the length of Bytes.
+func (t *Table) Size() int64 { return int64(len(t.raw) + len(t.groups) + len(t.tail) + t.tailSize) }
+
+// WriteTo writes what Bytes returns, a window after the other.
+func (t *Table) WriteTo(w io.Writer) (int64, error) {
+	var total int64
+	write := func(p []byte) error {
+		n, err := w.Write(p)
+		total += int64(n)
+		return err
+	}
+	for _, p := range [][]byte{t.raw, t.groups, t.tail} {
+		if err := write(p); err != nil {
+			return total, err
+		}
+	}
+	var p []byte
+	for _, window := range t.windows {
+		p = window.AppendTo(p[:0])
+		if err := write(p); err != nil {
+			return total, err
+		}
+	}
+	return total, nil
 }
 
 func alignUp(n int64) int64 { return (n + Align - 1) &^ (Align - 1) }
@@ -202,7 +236,7 @@ func (t *Table) AppendHeader(dst []byte, b *Info) []byte {
 	le.PutUint64(h[32:], b.CISize)
 	if n := len(t.groups); n > 0 {
 		le.PutUint64(h[40:], uint64(len(t.raw)))
-		le.PutUint64(h[48:], uint64(n+len(t.tail)))
+		le.PutUint64(h[48:], uint64(n+len(t.tail)+t.tailSize))
 		le.PutUint32(h[56:], uint32(t.Groups()))
 	}
 	le.PutUint32(h[HeaderSize-4:], headerMagic)

@@ -37,19 +37,20 @@ func (t *Table) AppendZran(e Entry) {
 	t.raw = e.appendV2(t.raw, flagZran)
 }
 
-// AppendContext adds a context. Its window is copied.
-func (t *Table) AppendContext(c *Context) {
+// AppendContext adds a context, whose Start.Window does not count, with its window.
+func (t *Table) AppendContext(c *Context, w Window) {
 	var g [groupSize]byte
 	le := binary.LittleEndian
 	le.PutUint64(g[0:], uint64(c.Stored.Off))
 	le.PutUint64(g[8:], uint64(c.Plain.Off))
-	le.PutUint64(g[16:], uint64(len(t.tail)))
+	le.PutUint64(g[16:], uint64(t.tailSize))
 	le.PutUint32(g[24:], uint32(c.Stored.Len))
 	le.PutUint32(g[28:], uint32(c.Plain.Len))
-	le.PutUint32(g[32:], uint32(len(c.Start.Window)))
+	le.PutUint32(g[32:], uint32(w.size))
 	g[36], g[37] = c.Start.Byte, c.Start.Bits
 	t.groups = append(t.groups, g[:]...)
-	t.tail = append(t.tail, c.Start.Window...)
+	t.windows = append(t.windows, w)
+	t.tailSize += w.size
 }
 
 // Context returns context i, 0 <= i < Groups(), of a table that has contexts.
@@ -57,10 +58,16 @@ func (t *Table) Context(i int) Context {
 	g := t.groups[i*groupSize:][:groupSize]
 	le := binary.LittleEndian
 	at, n := le.Uint64(g[16:]), uint64(le.Uint32(g[32:]))
+	var window []byte
+	if t.windows != nil {
+		window = t.windows[i].AppendTo(nil)
+	} else {
+		window = t.tail[at : at+n : at+n]
+	}
 	return Context{
 		Stored: blob.Range{Off: int64(le.Uint64(g)), Len: int64(le.Uint32(g[24:]))},
 		Plain:  blob.Range{Off: int64(le.Uint64(g[8:])), Len: int64(le.Uint32(g[28:]))},
-		Start:  flate.Start{Byte: g[36], Bits: g[37], Window: t.tail[at : at+n : at+n]},
+		Start:  flate.Start{Byte: g[36], Bits: g[37], Window: window},
 	}
 }
 
