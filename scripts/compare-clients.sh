@@ -127,7 +127,8 @@ stop_daemons() {
     local pid
     for pid in "${daemons[@]}"; do kill "$pid" 2>/dev/null || true; done
     for pid in "${daemons[@]}"; do wait "$pid" || true; done
-    daemons=()
+    # What BuildKit leaves behind, where there are control groups.
+    find /sys/fs/cgroup -depth -type d -path "*/$(basename "$work")*" -exec rmdir {} + 2>/dev/null || true
 }
 
 # equals IMAGE SOURCE
@@ -266,7 +267,13 @@ COPY --from=$registry/built:$base --exclude=image / /"
 try_buildkit() {
     local name="buildkit ${buildkit_version#v}"
     have buildkit || return 0
-    printf '[worker.oci]\nnetworkMode = "host"\n[registry."%s"]\nhttp = true\n' $registry >"$work/buildkitd.toml"
+    cat >"$work/buildkitd.toml" <<EOF
+[worker.oci]
+networkMode = "host"
+defaultCgroupParent = "$(basename "$work")"
+[registry."$registry"]
+http = true
+EOF
     start "$clients/bin/buildkitd" --config "$work/buildkitd.toml" --addr "unix://$work/buildkitd.sock" --root "$work/buildkit" \
         --oci-worker=true --containerd-worker=false
     await "$clients/bin/buildctl" --addr "unix://$work/buildkitd.sock" debug workers
