@@ -14,6 +14,7 @@ import (
 	"github.com/lazuli-project/lazuli/backend"
 	"github.com/lazuli-project/lazuli/check"
 	"github.com/lazuli-project/lazuli/convert"
+	"github.com/lazuli-project/lazuli/encrypt"
 	"github.com/lazuli-project/lazuli/formats"
 	"github.com/lazuli-project/lazuli/formats/nydus"
 	"github.com/lazuli-project/lazuli/formats/oci"
@@ -36,6 +37,8 @@ type convertFlags struct {
 	options            map[string]string
 	fsVersion          int
 	encrypt            bool
+	encryptKeys        []string
+	keys               keyFlags
 	record             string
 	dryRun, check      bool
 }
@@ -75,6 +78,8 @@ Layers that the target has already are neither downloaded nor pushed again.`,
 	f.StringToStringVar(&c.options, "option", nil, "`KEY=VALUE` of what is rarer: spacing=SIZE, how much nydus-ref inflates at once; artifact-manifest=true, for referrers in old registries")
 	f.IntVar(&c.fsVersion, "fs-version", 6, "version of Nydus' RAFS: 6; or 5, for runtimes that know no other")
 	f.BoolVar(&c.encrypt, "encrypt", false, "encrypt the data with keys made by chance, which stand in the bootstrap: each conversion gives other bytes, and none is recorded")
+	f.StringArrayVar(&c.encryptKeys, "encrypt-key", nil, "`RECIPIENT` who may read what --encrypt makes: jwe:FILE with a public key, pkcs7:FILE with a certificate, pgp:NAME=FILE with a ring of keys; may be repeated")
+	c.keys.addDecrypt(f)
 	f.StringVar(&c.record, "record", "", "what was converted before: `sqlite:FILE` or none (a file in the user's state directory)")
 	f.BoolVar(&c.dryRun, "dry-run", false, "resolve, check the right to push, say what would be done")
 	f.BoolVar(&c.check, "check", false, "compare the result with the source before its tag appears")
@@ -101,14 +106,23 @@ func (c *convertFlags) writer(a *app, jobs int) (formats.Writer, error) {
 	if err != nil {
 		return nil, err
 	}
+	c.encrypt = c.encrypt || len(c.encryptKeys) > 0
 	if c.formats[0] == nydus.NameRef {
 		if c.backend.config != "" || c.batchSize != 0 || c.encrypt || c.chunkDict != "" {
 			return nil, usagef("--format nydus-ref: the data are the source's layers; --backend-config, --batch-size, --chunk-dict and --encrypt are for nydus")
 		}
 		return c.refWriter(paths, jobs)
 	}
+	var seal func(ocispec.Descriptor, []byte) (ocispec.Descriptor, []byte, error)
+	if len(c.encryptKeys) > 0 {
+		r, err := encrypt.ReadRecipients(c.encryptKeys)
+		if err != nil {
+			return nil, fmt.Errorf("--encrypt-key: %w", err)
+		}
+		seal = r.Encrypt
+	}
 	w, err := nydus.NewWriter(nydus.Options{
-		BatchSize: int(c.batchSize), Dictionary: c.dictionary, Detached: c.backend.config != "",
+		Seal: seal, BatchSize: int(c.batchSize), Dictionary: c.dictionary, Detached: c.backend.config != "",
 		FSVersion: c.fsVersion, Encrypt: c.encrypt, Compression: c.compression, Level: c.level, ChunkSize: int(c.chunkSize), Digest: c.digest, PrefetchPaths: paths, CPU: formats.NewCPU(jobs),
 	})
 	if err != nil {
@@ -231,6 +245,11 @@ func (a *app) convert(ctx context.Context, c *convertFlags, source, target strin
 	if c.check {
 		opt.BeforeTag = func(ctx context.Context, out convert.Output, made, source ocispec.Descriptor) error {
 			want, got := convertedSides(src, source, out.Target, made)
+			known, err := c.keys.readers()
+			if err != nil {
+				return err
+			}
+			got.readers = known[:len(known)-1]
 			return a.checkBeforeTag(ctx, want, got)
 		}
 	}

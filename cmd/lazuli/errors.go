@@ -11,6 +11,8 @@ import (
 
 	"github.com/lazuli-project/lazuli/blob"
 	"github.com/lazuli-project/lazuli/convert"
+	"github.com/lazuli-project/lazuli/encrypt"
+	"github.com/lazuli-project/lazuli/formats/nydus"
 	"github.com/lazuli-project/lazuli/image"
 	"github.com/lazuli-project/lazuli/store"
 	"github.com/lazuli-project/lazuli/tarfs"
@@ -73,6 +75,10 @@ func classify(ctx context.Context, err error) (code int, hint string) {
 		return exitNotFound, `"lazuli inspect" shows which platforms and formats the source has; see --platform`
 	case refused(err):
 		return exitDamaged, "no container runtime unpacks such a layer: build the image again"
+	case errors.Is(err, nydus.ErrSignature):
+		return exitDenied, "take the key of who signed the image, or have the image signed"
+	case errors.Is(err, nydus.ErrSealed), errors.Is(err, encrypt.ErrNoKey):
+		return exitDenied, "give a private key that the image was encrypted for by --decrypt-key"
 	case errors.Is(err, blob.ErrUnsupported):
 		return exitDamaged, `"lazuli inspect" shows what the image is`
 	case errors.Is(err, blob.ErrDigest), errors.Is(err, blob.ErrCorrupt):

@@ -82,8 +82,15 @@ func (a *app) openLazy(ctx context.Context, arg string, l *lazyFlags) (*lazyImag
 	if err != nil {
 		return nil, err
 	}
+	if err := l.image.keys.checkRef(refs[0]); err != nil {
+		return nil, err
+	}
+	known, err := l.image.keys.readers()
+	if err != nil {
+		return nil, err
+	}
 	im.Image, err = image.Open(ctx, refs[0], image.Options{
-		Backend: blobs, Store: so, Platform: l.image.platform, Readers: readers(), Referrers: true, Offline: l.offline, Fetch: fetch.Options{Cache: im.cache},
+		Backend: blobs, Store: so, Platform: l.image.platform, Readers: known, Referrers: true, Offline: l.offline, Fetch: fetch.Options{Cache: im.cache},
 	})
 	if err != nil {
 		return nil, err

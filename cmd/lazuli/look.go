@@ -26,6 +26,7 @@ type imageFlags struct {
 	platform string
 	cacheDir string
 	backend  backendFlags
+	keys     keyFlags
 }
 
 func (i *imageFlags) add(f *pflag.FlagSet) {
@@ -33,6 +34,7 @@ func (i *imageFlags) add(f *pflag.FlagSet) {
 	f.StringVar(&i.platform, "platform", "", "`OS/ARCH[/VARIANT]` of an index (linux and this machine's)")
 	f.StringVar(&i.cacheDir, "cache", "", "keep what is read in `DIR`")
 	i.backend.add(f, "the data are")
+	i.keys.add(f)
 }
 
 // open opens the image that the reference names.
@@ -50,7 +52,13 @@ func (a *app) openRef(ctx context.Context, ref store.Ref, i *imageFlags, base st
 		return nil, err
 	}
 	so.OnRequest = base.OnRequest
-	o := image.Options{Store: so, Platform: i.platform, Readers: readers(), Referrers: true}
+	o := image.Options{Store: so, Platform: i.platform, Referrers: true}
+	if err := i.keys.checkRef(ref); err != nil {
+		return nil, err
+	}
+	if o.Readers, err = i.keys.readers(); err != nil {
+		return nil, err
+	}
 	if o.Backend, err = i.backend.open(); err != nil {
 		return nil, err
 	}

@@ -21,11 +21,15 @@ func (a *app) reverse(ctx context.Context, c *convertFlags, source, target strin
 	defer closeQuietly(src)
 	defer func() { err = errors.Join(err, dest.Close()) }()
 	p := a.newProgress()
-	all := readers()
+	all, err := c.keys.readers()
+	if err != nil {
+		return err
+	}
 	opt := convert.Options{Platforms: c.platforms, Jobs: a.jobs, Readers: all[:len(all)-1], OnProgress: p.layer}
 	if c.check {
 		opt.BeforeTag = func(ctx context.Context, out convert.Output, made, source ocispec.Descriptor) error {
 			got, want := convertedSides(out.Target, made, src, source)
+			want.readers = all[:len(all)-1]
 			return a.checkBeforeTag(ctx, want, got)
 		}
 	}

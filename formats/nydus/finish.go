@@ -57,6 +57,11 @@ func (w *Writer) Finish(ctx context.Context, layers []formats.Layer, src *format
 	}
 	bootLayer := formats.DigestOf(layerType, packed)
 	bootLayer.Annotations = map[string]string{AnnotationBootstrap: "true", AnnotationFSVersion: w.set.fsVersion()}
+	if w.set.seal != nil {
+		if bootLayer, packed, err = w.set.seal(bootLayer, packed); err != nil {
+			return nil, fmt.Errorf("seal the bootstrap layer: %w", err)
+		}
+	}
 	if err := sink.Put(ctx, bootLayer, packed); err != nil {
 		return nil, err
 	}

@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/klauspost/compress/zstd"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/lazuli-project/lazuli/blob"
 	"github.com/lazuli-project/lazuli/formats"
@@ -41,6 +42,9 @@ type Options struct {
 	Encrypt bool
 	// EncryptionKey encrypts all layers with one key, for tests.
 	EncryptionKey *nydusblob.Key
+	// Seal encrypts the bootstrap layer for those who may read the image, and returns its new descriptor and content; nil leaves it
+	// as it is.
+	Seal func(desc ocispec.Descriptor, layer []byte) (ocispec.Descriptor, []byte, error)
 	// Dictionary has chunks of other blobs, which layers refer to instead of storing them again.
 	Dictionary *Dictionary
 	// Builder makes layers as nydus-image does it; nil makes those of images.
@@ -100,6 +104,7 @@ type settings struct {
 	detached   bool
 	batchSize  int
 	encrypt    encryption
+	seal       func(ocispec.Descriptor, []byte) (ocispec.Descriptor, []byte, error)
 	dict       *Dictionary
 	builder    *BuilderOptions
 	form       Form
@@ -109,7 +114,7 @@ type settings struct {
 // validate checks the options and puts in the defaults.
 func (o Options) validate() (settings, error) {
 	s := settings{level: o.Level, chunkSize: o.ChunkSize, prefetch: o.PrefetchPaths, sourceRef: o.SourceReference, cpu: o.CPU,
-		search: o.Search || o.Level != 0, detached: o.Detached, batchSize: o.BatchSize, dict: o.Dictionary, builder: o.Builder}
+		seal: o.Seal, search: o.Search || o.Level != 0, detached: o.Detached, batchSize: o.BatchSize, dict: o.Dictionary, builder: o.Builder}
 	if o.Builder != nil {
 		s.form = o.Builder.Form
 	}

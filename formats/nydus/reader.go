@@ -3,8 +3,11 @@ package nydus
 import (
 	"bytes"
 	"context"
+	"crypto/rsa"
 	"encoding/hex"
+	"errors"
 	"fmt"
+	"io"
 	"strings"
 	"sync"
 
@@ -25,7 +28,24 @@ const (
 )
 
 // Reader reads Nydus images with RAFS v6 and v5.
-type Reader struct{}
+type Reader struct {
+	// BootstrapKey, where it is set, is the key with which bootstraps must be signed.
+	BootstrapKey *rsa.PublicKey
+	// Unsealer decrypts bootstrap layers whose media type says that they are encrypted; nil refuses such layers.
+	Unsealer Unsealer
+}
+
+// Unsealer decrypts layers. Its type must be comparable, as readers are compared.
+type Unsealer interface {
+	// Decrypt returns the plain form of a layer, which gives an error in place of its end where the layer is damaged.
+	Decrypt(desc ocispec.Descriptor, r io.Reader) (io.Reader, error)
+}
+
+// ErrSealed says that a bootstrap layer is encrypted, and there is no key.
+var ErrSealed = errors.New("encrypted bootstrap layer")
+
+// encryptedSuffix ends the media types of encrypted layers.
+const encryptedSuffix = "+encrypted"
 
 var _ formats.Reader = Reader{}
 
@@ -44,7 +64,7 @@ func (Reader) Recognize(m *formats.Manifest) bool {
 
 // Open implements [formats.Reader]. It fetches the bootstrap layer. Where that lacks the chunk table of a blob, the
 // table is read from the blob's end; and where it lacks the digests of the chunks, so are they.
-func (Reader) Open(ctx context.Context, m *formats.Manifest, s formats.Sources) (*formats.Image, error) {
+func (rd Reader) Open(ctx context.Context, m *formats.Manifest, s formats.Sources) (*formats.Image, error) {
 	if !(Reader{}).Recognize(m) {
 		return nil, fmt.Errorf("the last layer is no nydus bootstrap: %w", blob.ErrUnsupported)
 	}
@@ -54,7 +74,7 @@ func (Reader) Open(ctx context.Context, m *formats.Manifest, s formats.Sources) 
 		return nil, fmt.Errorf("bootstrap layer %s: %w", layer.Digest, err)
 	}
 	defer func() { _ = r.Close() }() // read to its verified end
-	boot, metas, err := readBootstrapLayer(r)
+	boot, metas, err := rd.readLayer(layer, r)
 	if err != nil {
 		return nil, fmt.Errorf("bootstrap layer %s: %w", layer.Digest, err)
 	}
@@ -63,6 +83,30 @@ func (Reader) Open(ctx context.Context, m *formats.Manifest, s formats.Sources) 
 		return nil, fmt.Errorf("bootstrap layer %s: %w", layer.Digest, err)
 	}
 	return img, nil
+}
+
+// readLayer reads a bootstrap layer, and opens and verifies it as the reader was told.
+func (rd Reader) readLayer(layer ocispec.Descriptor, stored io.Reader) (boot []byte, metas map[string][]byte, err error) {
+	plain := stored
+	if strings.HasSuffix(layer.MediaType, encryptedSuffix) {
+		if rd.Unsealer == nil {
+			return nil, nil, ErrSealed
+		}
+		if plain, err = rd.Unsealer.Decrypt(layer, stored); err != nil {
+			return nil, nil, err
+		}
+	}
+	if boot, metas, err = readBootstrapLayer(plain); err != nil {
+		return nil, nil, err
+	}
+	// The stored form ends in the check of its digest.
+	if _, err := io.Copy(io.Discard, stored); err != nil {
+		return nil, nil, err
+	}
+	if rd.BootstrapKey != nil {
+		err = VerifySignature(rd.BootstrapKey, layer.Annotations, boot)
+	}
+	return boot, metas, err
 }
 
 // inManifest finds a blob that a bootstrap names among the layers of its manifest. Layers of the source image, which
