@@ -18,7 +18,7 @@ import (
 // dress gives a finished manifest what the way of attaching asks for.
 func (c *conversion) dress(out Output, im *sourceImage, fin *formats.Result) (ocispec.Descriptor, []byte, error) {
 	desc, raw := fin.Desc, fin.Manifest
-	if c.opt.Attach == AttachReferrer {
+	if c.opt.Attach == AttachReferrer || c.opt.Subject {
 		var m ocispec.Manifest
 		if err := json.Unmarshal(raw, &m); err != nil {
 			return desc, nil, fmt.Errorf("manifest: %w", err)

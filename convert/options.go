@@ -36,6 +36,8 @@ type Output struct {
 // Options of a conversion. The zero value is a good default.
 type Options struct {
 	Attach Attach // default AttachTag
+	// Subject makes our manifests name their source as subject also where they are attached in another way than AttachReferrer.
+	Subject bool
 	// ArtifactManifest makes referrers artifact manifests, which release candidates of OCI 1.1 had, instead of image manifests with
 	// an artifact type. It needs AttachReferrer.
 	ArtifactManifest bool

@@ -23,6 +23,8 @@ import (
 )
 
 type convertFlags struct {
+	subject            bool                        // of nydusify
+	report             func(*convert.Result) error // prints the result; nil for the usual way
 	formats, platforms []string
 	attach             string
 	compression        string
@@ -30,6 +32,7 @@ type convertFlags struct {
 	chunkSize          sizeFlag
 	batchSize          sizeFlag
 	chunkDict          string
+	dictStore          *storeFlags // of the chunk dictionary; nil for those of the source
 	dictionary         *nydus.Dictionary
 	backend            backendFlags
 	digest             string
@@ -196,7 +199,11 @@ func (a *app) convert(ctx context.Context, c *convertFlags, source, target strin
 	}
 	var others []store.Source
 	if c.chunkDict != "" {
-		d, err := a.openDictionary(ctx, c.chunkDict, srcFlags)
+		dictFlags := srcFlags
+		if c.dictStore != nil {
+			dictFlags = c.dictStore
+		}
+		d, err := a.openDictionary(ctx, c.chunkDict, dictFlags)
 		if err != nil {
 			return err
 		}
@@ -241,7 +248,7 @@ func (a *app) convert(ctx context.Context, c *convertFlags, source, target strin
 	if artifact && attach != convert.AttachReferrer {
 		return usagef("--option artifact-manifest: needs --attach referrer")
 	}
-	opt := convert.Options{Attach: attach, ArtifactManifest: artifact, Platforms: c.platforms, Jobs: a.jobs, Readers: readers()[:1], OnProgress: p.layer, Others: others}
+	opt := convert.Options{Attach: attach, Subject: c.subject, ArtifactManifest: artifact, Platforms: c.platforms, Jobs: a.jobs, Readers: readers()[:1], OnProgress: p.layer, Others: others}
 	if c.check {
 		opt.BeforeTag = func(ctx context.Context, out convert.Output, made, source ocispec.Descriptor) error {
 			want, got := convertedSides(src, source, out.Target, made)
@@ -267,6 +274,9 @@ func (a *app) convert(ctx context.Context, c *convertFlags, source, target strin
 	p.end()
 	if err != nil {
 		return err
+	}
+	if c.report != nil {
+		return c.report(res)
 	}
 	return a.printResult(res, refs)
 }

@@ -38,5 +38,8 @@ func (a *app) reverse(ctx context.Context, c *convertFlags, source, target strin
 	if err != nil {
 		return err
 	}
+	if c.report != nil {
+		return c.report(res)
+	}
 	return a.printResult(res, refs)
 }

@@ -17,7 +17,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"lazuli": main, "nydus-image": main})
+	testscript.Main(m, map[string]func(){"lazuli": main, "nydus-image": main, "nydusify": main})
 }
 
 // TestScripts runs the scripts of testdata/script. Beside testscript's own commands they have:

@@ -21,7 +21,7 @@ var _ formats.Reverser = Reader{}
 // annotationPrefix is what all annotations of the format begin with.
 const annotationPrefix = "containerd.io/snapshot/nydus-"
 
-// annotationPrefetchBlob marks the blob that "optimize" adds, which is no layer.
+// annotationPrefetchBlob, on the bootstrap layer, names the blob that "optimize" adds, which is no layer.
 const annotationPrefetchBlob = "containerd.io/snapshot/nydus-separated-blob-with-prefetch-files"
 
 // SourceManifest implements [formats.Reverser].
@@ -102,8 +102,9 @@ func (Reader) Layers(ctx context.Context, m *formats.Manifest, s formats.Sources
 // layerBlobs returns those of the manifest's layers that are layers of the source.
 func layerBlobs(m *formats.Manifest) []ocispec.Descriptor {
 	var descs []ocispec.Descriptor
+	last := m.Manifest.Layers[len(m.Manifest.Layers)-1]
 	for _, d := range m.Manifest.Layers[:len(m.Manifest.Layers)-1] {
-		if _, ok := d.Annotations[annotationPrefetchBlob]; !ok {
+		if d.Digest.Encoded() != last.Annotations[annotationPrefetchBlob] {
 			descs = append(descs, d)
 		}
 	}
