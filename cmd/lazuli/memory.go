@@ -12,7 +12,7 @@ import (
 const (
 	gcPercent      = 50
 	gcPercentLarge = 20
-	largeHeap      = 128 << 20
+	largeHeap      = 64 << 20
 )
 
 // watchMemory adapts the collector to the size of the heap until the context ends.
