@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/lazuli-project/lazuli/formats"
+	"github.com/lazuli-project/lazuli/formats/nydus/rafs6"
 	"github.com/lazuli-project/lazuli/internal/imagetest"
 	"github.com/lazuli-project/lazuli/internal/mounttest"
 	"github.com/lazuli-project/lazuli/tree"
@@ -32,6 +33,25 @@ func TestKernel(t *testing.T) {
 	})
 	t.Run("converted-v5", func(t *testing.T) {
 		_, _, img := writeImage(t, newWriter(t, Options{FSVersion: 5}), imagetest.Edge(t))
+		compare(t, listMounted(t, img), imagetest.EdgeTree(t))
+	})
+	t.Run("tarfs-made-anew", func(t *testing.T) {
+		b, err := rafs6.Parse(readTestdata(t, "v6-tarfs/image.boot"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := &rafs6.Spec{Tree: b.Tree, ChunkSize: b.ChunkSize, Compressor: b.Compressor(), Digester: b.Digester(), Tarfs: true}
+		for _, info := range b.Blobs {
+			s.Blobs = append(s.Blobs, rafs6.Blob{Info: info})
+		}
+		boot, err := rafs6.Build(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		img, err := OpenBare(t.Context(), bytesSource(boot), "image.boot", findBlob)
+		if err != nil {
+			t.Fatal(err)
+		}
 		compare(t, listMounted(t, img), imagetest.EdgeTree(t))
 	})
 	// Those of v5 are mounted by an image that is made of their trees.

@@ -29,6 +29,8 @@ type Spec struct {
 	// Compact leaves the CRC32Cs out of the chunk table and puts it in the order of the blobs and their chunks, not of the
 	// digests. Readers ask for neither, and the table packs a seventh smaller, for which every start of a container waits.
 	Compact bool
+	// Tarfs makes a bootstrap whose blobs are tars: blocks have 512 bytes, extents are places in the tars, and blobs need no tables.
+	Tarfs bool
 	// NoChunks leaves the chunk table out, which Linux does not read.
 	NoChunks bool
 	// NoOwners leaves owners and groups out; readers show 0.
@@ -58,9 +60,15 @@ func NewPlan(s *Spec) (*Plan, error) {
 	if len(s.Blobs) > MaxBlobs {
 		return nil, fmt.Errorf("%d blobs, at most %d: %w", len(s.Blobs), MaxBlobs, ErrTree)
 	}
-	b := &builder{spec: s, linked: make(map[*tree.Node]uint32), chunks: make([]chunkUse, len(s.Blobs)), chunkBits: uint32(bits.TrailingZeros32(s.ChunkSize))}
+	b := &builder{spec: s, blockBits: blockBits, linked: make(map[*tree.Node]uint32), chunks: make([]chunkUse, len(s.Blobs)), chunkBits: uint32(bits.TrailingZeros32(s.ChunkSize))}
+	if s.Tarfs {
+		b.blockBits = tarfsBlockBits
+		b.numberTars()
+	}
+	b.block = 1 << b.blockBits
+	b.space.block = b.block
 	for i := range s.Blobs {
-		b.chunks[i].used = make([]uint32, s.Blobs[i].Table.Len())
+		b.chunks[i].used = make([]uint32, b.chunkCount(i))
 	}
 	names := countNames(s.Tree.Root)
 	if names > math.MaxInt32 {
@@ -128,6 +136,9 @@ type part uint64
 
 type builder struct {
 	spec      *Spec
+	blockBits uint32 // of addresses
+	block     uint64
+	tars      [][]int64 // by blob: where chunks begin in a tar, in order
 	inodes    []placed
 	parts     []part
 	linked    map[*tree.Node]uint32 // nodes with several names, and the first one's place in inodes
@@ -155,9 +166,9 @@ type chunkUse struct {
 
 // inline reports whether the rest of n bytes of content goes behind the inode, which has head bytes with its attributes:
 // both must be in one block.
-func inline(head, n uint64) bool {
-	rest := n % blockSize
-	return rest != 0 && head+rest <= blockSize
+func (b *builder) inline(head, n uint64) bool {
+	rest := n % b.block
+	return rest != 0 && head+rest <= b.block
 }
 
 // placeDir gives inodes their places: a directory, then what it holds except directories, then these in turn. Numbers go
@@ -168,7 +179,7 @@ func (b *builder) placeDir(at uint32) error {
 	if err != nil {
 		return err
 	}
-	var size direntPacker
+	size := direntPacker{block: int(b.block)}
 	forNames(n, func(name string, _ int) { size.add(len(name)) })
 	b.placeData(at, head, uint64(size.size()))
 
@@ -273,18 +284,18 @@ func (b *builder) indexesAt(head uint64) uint64 { return (head + indexSize - 1) 
 // placeData places a directory or link with its content: whole blocks apart, the rest behind the inode if it fits.
 func (b *builder) placeData(at uint32, head, size uint64) {
 	p := &b.inodes[at]
-	rest := size % blockSize
-	if inline(head, size) {
+	rest := size % b.block
+	if b.inline(head, size) {
 		p.nid = b.put(at, b.space.take(head+rest, true))
 		size -= rest
 	} else {
 		p.nid = b.put(at, b.space.take(head, false))
 	}
 	if size > 0 {
-		p.block = b.put(at, b.space.takeBlocks(size)) / (blockSize / nidSize)
+		p.block = b.put(at, b.space.takeBlocks(size)) / uint32(b.block/nidSize)
 	} else {
 		// Nobody reads it; it is what the reference builder writes.
-		p.block = uint32((b.space.off - 1) / blockSize)
+		p.block = uint32((b.space.off - 1) / b.block)
 	}
 }
 
@@ -309,6 +320,15 @@ func (b *builder) eachChunk(n *tree.Node, fn func(number uint32, index int, off 
 		table, use := b.spec.Blobs[x.Blob].Table, &b.chunks[x.Blob]
 		for x.Length > 0 {
 			size := min(unit, x.Length)
+			if b.spec.Tarfs {
+				index, ok := slices.BinarySearch(b.tars[x.Blob], x.Offset)
+				if !ok || x.Offset%int64(b.block) != 0 || done%unit != 0 {
+					return fmt.Errorf("%d bytes at %d of tar %d: %w", size, x.Offset, x.Blob, ErrTree)
+				}
+				fn(x.Blob, index, x.Offset)
+				x.Offset, x.Length, done = x.Offset+size, x.Length-size, done+size
+				continue
+			}
 			if use.last >= table.Len() || table.Entry(use.last).Plain.Off != x.Offset {
 				use.last = table.Find(x.Offset)
 			}
@@ -374,4 +394,29 @@ func (b *builder) find(parts []string) uint32 {
 		n = n.Entries[i].Node
 	}
 	return b.inodes[at].nid
+}
+
+// numberTars finds the chunks of tars: files are cut where they lie.
+func (b *builder) numberTars() {
+	b.tars = make([][]int64, len(b.spec.Blobs))
+	_ = b.spec.Tree.Nodes(func(n *tree.Node) error {
+		for _, x := range n.Extents {
+			for off := x.Offset; off < x.Offset+x.Length && int64(x.Blob) < int64(len(b.tars)); off += int64(b.spec.ChunkSize) {
+				b.tars[x.Blob] = append(b.tars[x.Blob], off)
+			}
+		}
+		return nil
+	})
+	for i, t := range b.tars {
+		slices.Sort(t)
+		b.tars[i] = slices.Compact(t)
+	}
+}
+
+// chunkCount returns how many chunks of a blob there are.
+func (b *builder) chunkCount(number int) int {
+	if b.spec.Tarfs {
+		return len(b.tars[number])
+	}
+	return b.spec.Blobs[number].Table.Len()
 }

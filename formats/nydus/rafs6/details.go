@@ -63,7 +63,7 @@ func (b *Bootstrap) FlagNames() []string {
 
 // DirSize is the size of a directory as its inode tells it, in bytes.
 func DirSize(n *tree.Node) int64 {
-	var size direntPacker
+	size := direntPacker{block: blockSize}
 	forNames(n, func(name string, _ int) { size.add(len(name)) })
 	return size.size()
 }

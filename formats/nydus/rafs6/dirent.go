@@ -5,7 +5,7 @@ import (
 	"encoding/binary"
 )
 
-// A directory is blocks of 4096 bytes, each an array of entries of 12 bytes and then the names:
+// A directory is blocks of 4096 bytes (512 where blobs are tars), each an array of entries of 12 bytes and then the names:
 // 0 u64 nid | 8 u16 offset of the name in the block | 10 u8 type | 11 u8 0
 //
 // Entries, "." and ".." among them, are in the order of the bytes of their names over the whole directory. A name
@@ -52,20 +52,21 @@ func decodeDirents(block []byte, text string, fn func(dirent) error) error {
 
 // direntPacker finds out how many bytes a directory takes and where its blocks begin.
 type direntPacker struct {
-	full int64 // bytes of complete blocks
-	used int   // in the last block
+	block int   // size
+	full  int64 // bytes of complete blocks
+	used  int   // in the last block
 }
 
 // add takes up a name and reports whether it begins a new block.
 func (d *direntPacker) add(nameLen int) bool {
 	need := direntSize + nameLen
-	if d.used > 0 && d.used+need <= blockSize {
+	if d.used > 0 && d.used+need <= d.block {
 		d.used += need
 		return false
 	}
 	fresh := d.used > 0
 	if fresh {
-		d.full += blockSize
+		d.full += int64(d.block)
 	}
 	d.used = need
 	return fresh

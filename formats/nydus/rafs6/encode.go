@@ -20,7 +20,7 @@ func roundUp(n, unit uint64) uint64 { return (n + unit - 1) &^ (unit - 1) }
 func (p *Plan) layOut() error {
 	b, s := p.b, p.b.spec
 	blobs := uint64(len(s.Blobs))
-	p.sb = superblock{inodes: uint64(len(b.inodes)), devices: uint16(blobs), chunkSize: s.ChunkSize, flags: encryptionFlag(s.Blobs)}
+	p.sb = superblock{blockBits: uint8(b.blockBits), inodes: uint64(len(b.inodes)), devices: uint16(blobs), chunkSize: s.ChunkSize, flags: encryptionFlag(s.Blobs)}
 	sb := &p.sb
 	if !s.NoOwners {
 		sb.flags |= FlagExplicitOwner
@@ -30,6 +30,9 @@ func (p *Plan) layOut() error {
 		sb.flags |= FlagSHA256
 	} else {
 		sb.flags |= FlagBlake3
+	}
+	if s.Tarfs {
+		sb.flags |= FlagTarfs
 	}
 	if b.hasXattr {
 		sb.flags |= FlagHasXattr
@@ -48,12 +51,12 @@ func (p *Plan) layOut() error {
 		b.meta = roundUp(end, blockSize)
 	}
 	// The metadata area begins with an empty block, so that of an image without blobs may begin at 0.
-	sb.metaBlock = uint32(b.meta / blockSize)
+	sb.metaBlock = uint32(b.meta / b.block)
 	sb.rootNid = uint16(b.inodes[0].nid)
 	sb.chunkTable.off = roundUp(b.meta+b.space.off, blockSize)
 	for i := range b.chunks {
 		for _, u := range b.chunks[i].used {
-			if !s.NoChunks && (u != 0 || s.AllChunks) {
+			if !s.NoChunks && !s.Tarfs && (u != 0 || s.AllChunks) {
 				sb.chunkTable.size += chunkSize
 			}
 		}
@@ -63,11 +66,11 @@ func (p *Plan) layOut() error {
 	for i := range s.Blobs {
 		info := &s.Blobs[i].Info
 		pos = roundUp(pos, deviceAlign)
-		if (pos+info.PlainSize)/blockSize > 1<<32-1 {
+		if (pos+info.PlainSize)/b.block > 1<<32-1 {
 			return fmt.Errorf("blobs of more than 16 TiB: %w", ErrTree)
 		}
-		blocks := info.PlainSize / blockSize
-		pos += blocks * blockSize
+		blocks := info.PlainSize / b.block
+		pos += blocks * b.block
 		sb.blocks += uint32(blocks)
 	}
 	return nil
@@ -88,11 +91,11 @@ func (p *Plan) head() []byte {
 	pos := p.size
 	for i := range blobs {
 		info := &blobs[i].Info
-		blocks := info.PlainSize / blockSize
+		blocks := info.PlainSize / p.b.block
 		pos = roundUp(pos, deviceAlign)
-		encodeSlot(h[slotsAt+i*slotSize:], info.ID, uint32(blocks), uint32(pos/blockSize))
+		encodeSlot(h[slotsAt+i*slotSize:], info.ID, uint32(blocks), uint32(pos/p.b.block))
 		encodeBlob(h[sb.blobTable.off+uint64(i)*blobSize:], i, info)
-		pos += blocks * blockSize
+		pos += blocks * p.b.block
 	}
 	sb.encode(h)
 	for i, nid := range p.prefetch {
@@ -132,7 +135,7 @@ type encoder struct {
 	off     uint64
 	err     error // sticky
 	scratch []byte
-	block   []dirent
+	dirents []dirent
 }
 
 // write writes the next bytes.
@@ -167,7 +170,7 @@ func (e *encoder) part(at, place uint32) {
 	p := &e.inodes[at]
 	switch p.node.Type() {
 	case tree.TypeDir:
-		var size direntPacker
+		size := direntPacker{block: int(e.block)}
 		forNames(p.node, func(name string, _ int) { size.add(len(name)) })
 		e.data(p, place, uint64(size.size()), func(dst []byte, from uint64) { e.entries(p, dst, from) })
 	case tree.TypeSymlink:
@@ -201,8 +204,8 @@ func (e *encoder) inode(p *placed, in inode, behind uint64) []byte {
 func (e *encoder) data(p *placed, place uint32, n uint64, content func(dst []byte, from uint64)) {
 	x, _ := xattrSize(p.node.Xattrs)
 	in, full := inode{layout: layoutPlain, size: n}, n
-	if inline(uint64(inodeSize+x), n) {
-		in.layout, full = layoutInline, n&^(blockSize-1)
+	if e.inline(uint64(inodeSize+x), n) {
+		in.layout, full = layoutInline, n&^(e.block-1)
 	}
 	if place != p.nid {
 		dst := e.zeroed(full)
@@ -210,7 +213,7 @@ func (e *encoder) data(p *placed, place uint32, n uint64, content func(dst []byt
 		e.write(dst)
 		return
 	}
-	in.u = uint32(e.meta/blockSize) + p.block
+	in.u = uint32(e.meta/e.block) + p.block
 	dst := e.inode(p, in, n-full)
 	if full < n {
 		content(dst[inodeSize+x:], full)
@@ -220,20 +223,20 @@ func (e *encoder) data(p *placed, place uint32, n uint64, content func(dst []byt
 
 // entries writes the entries of a directory from the block at an offset on, as far as dst has room.
 func (e *encoder) entries(p *placed, dst []byte, from uint64) {
-	skip := int64(from / blockSize) // blocks
-	e.block = e.block[:0]
-	var packer direntPacker
+	skip := int64(from / e.block) // blocks
+	e.dirents = e.dirents[:0]
+	packer := direntPacker{block: int(e.block)}
 	// The packer says where a block is full.
 	flush := func() {
 		switch {
 		case skip > 0:
 			skip--
 		case len(dst) > 0:
-			n := min(len(dst), blockSize)
-			encodeDirents(dst[:n], e.block)
+			n := min(len(dst), int(e.block))
+			encodeDirents(dst[:n], e.dirents)
 			dst = dst[n:]
 		}
-		e.block = e.block[:0]
+		e.dirents = e.dirents[:0]
 	}
 	forNames(p.node, func(name string, entry int) {
 		if packer.add(len(name)) {
@@ -249,7 +252,7 @@ func (e *encoder) entries(p *placed, dst []byte, from uint64) {
 			d.nid = uint64(e.inodes[p.first+uint32(entry)].nid)
 			d.kind = direntTypes[p.node.Entries[entry].Node.Type()]
 		}
-		e.block = append(e.block, d)
+		e.dirents = append(e.dirents, d)
 	})
 	flush()
 }
@@ -272,7 +275,7 @@ func (e *encoder) file(p *placed) {
 	err := e.eachChunk(n, func(number uint32, index int, off int64) {
 		le.PutUint16(rest, uint16(index))
 		rest[2], rest[3] = uint8(number+1), uint8(index>>16)
-		le.PutUint32(rest[4:], uint32(off/blockSize))
+		le.PutUint32(rest[4:], uint32(off/int64(e.block)))
 		rest = rest[indexSize:]
 	})
 	if err != nil && e.err == nil {
@@ -288,15 +291,15 @@ func (b *builder) chunkFormat(n *tree.Node) uint32 {
 	if n.Size > 1<<unit && len(n.Extents) == 1 {
 		unit = uint32(bits.Len64(uint64(n.Size - 1)))
 	}
-	if unit > blockBits+0x1f {
+	if unit > b.blockBits+0x1f {
 		unit = b.chunkBits
 	}
-	return chunkIndexes | (unit - blockBits)
+	return chunkIndexes | (unit - b.blockBits)
 }
 
 // chunkTable writes the chunk table.
 func (e *encoder) chunkTable() {
-	if e.spec.NoChunks {
+	if e.spec.NoChunks || e.spec.Tarfs {
 		return
 	}
 	var sorted []usedChunk

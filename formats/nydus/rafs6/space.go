@@ -3,6 +3,7 @@ package rafs6
 // space hands out places in the metadata area, in units of nidSize. Blocks that were left before they were full
 // are filled later.
 type space struct {
+	block uint64 // size
 	off   uint64
 	free  [blockSize / nidSize][]uint64 // by number of free units, places
 	pools int                           // number of places in free
@@ -24,7 +25,7 @@ func (s *space) take(n uint64, together bool) uint64 {
 			return at
 		}
 	}
-	if together && s.off%blockSize+n > blockSize {
+	if together && s.off%s.block+n > s.block {
 		s.nextBlock()
 	}
 	at := s.off
@@ -36,14 +37,14 @@ func (s *space) take(n uint64, together bool) uint64 {
 func (s *space) takeBlocks(n uint64) uint64 {
 	s.nextBlock()
 	at := s.off
-	s.off += roundUp(n, blockSize)
+	s.off += roundUp(n, s.block)
 	return at
 }
 
 func (s *space) nextBlock() {
-	if rest := s.off % blockSize; rest != 0 {
-		s.release(s.off, (blockSize-rest)/nidSize)
-		s.off += blockSize - rest
+	if rest := s.off % s.block; rest != 0 {
+		s.release(s.off, (s.block-rest)/nidSize)
+		s.off += s.block - rest
 	}
 }
 

@@ -97,7 +97,7 @@ func (s *superblock) encode(p []byte) {
 	e, r := p[superAt:], p[extSuperAt:]
 	le.PutUint32(e[0:], magic)
 	le.PutUint32(e[8:], compatRAFS)
-	e[12] = blockBits
+	e[12] = s.blockBits
 	le.PutUint16(e[14:], s.rootNid)
 	le.PutUint64(e[16:], s.inodes)
 	le.PutUint32(e[36:], s.blocks)
