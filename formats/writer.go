@@ -16,7 +16,7 @@ import (
 
 // Writer makes images of one format. It may be used concurrently, for several layers at once.
 //
-// The stored bytes of a layer depend on the layer's tar, the writer's options and [Writer.Version] alone (and, for
+// The stored bytes of a layer depend on the layer as it is stored, the writer's options and [Writer.Version] alone (and, for
 // formats whose layers build on each other, on the parents), so that a converted layer can be reused in other images.
 type Writer interface {
 	// Name returns the format's name as in flags, files and metrics.
