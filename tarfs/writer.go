@@ -21,7 +21,7 @@ import (
 // file, the others are hard links to it.
 //
 // In a layer's tree, the marks of this package become what they stand for: implied directories have no entries, and links into
-// lower layers are hard links again.
+// lower layers are hard links again. Whiteouts come first in their directory.
 //
 // content writes the content of a regular file with a size, exactly n.Size bytes of it, to w; path is the file's
 // path without a slash in front. It is called once for each node. n.Nlink must be right for files.
@@ -60,6 +60,7 @@ func tarOrder(t *tree.Tree) [4][]tarEntry {
 	_ = t.Walk(func(path string, n *tree.Node) error {
 		e := tarEntry{path: path, node: n}
 		if _, implied := n.Xattr(XattrImplied); implied {
+			begin = appendWhiteouts(begin, path, n)
 			return nil
 		}
 		if target, ok := n.Xattr(XattrHardlink); ok {
@@ -80,6 +81,8 @@ func tarOrder(t *tree.Tree) [4][]tarEntry {
 			dirs = append(dirs, e)
 			e.first = true
 			begin = append(begin, e)
+			begin = appendWhiteouts(begin, path, n)
+		case isWhiteout(path, n):
 		case n.IsRegular():
 			files = append(files, e)
 		default:
@@ -92,6 +95,27 @@ func tarOrder(t *tree.Tree) [4][]tarEntry {
 		return cmp.Or(cmp.Compare(x.Blob, y.Blob), cmp.Compare(x.Offset, y.Offset))
 	})
 	return [4][]tarEntry{begin, files, links, dirs}
+}
+
+// appendWhiteouts appends the whiteouts of a directory. They stand before everything else in it, as some programs that extract
+// layers know no better than to apply them where they come.
+func appendWhiteouts(entries []tarEntry, dir string, n *tree.Node) []tarEntry {
+	for _, e := range n.Entries {
+		path := e.Name
+		if dir != "" {
+			path = dir + "/" + e.Name
+		}
+		if isWhiteout(path, e.Node) {
+			entries = append(entries, tarEntry{path: path, node: e.Node})
+		}
+	}
+	return entries
+}
+
+// isWhiteout reports whether an entry is a whiteout, or marks a directory as opaque: an empty file with one name.
+func isWhiteout(path string, n *tree.Node) bool {
+	name := path[strings.LastIndexByte(path, '/')+1:]
+	return strings.HasPrefix(name, WhiteoutPrefix) && n.IsRegular() && n.Size == 0 && n.Nlink == 1
 }
 
 // firstStored returns the first extent that is not a hole; a file without one is before all others.

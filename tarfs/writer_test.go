@@ -198,3 +198,42 @@ func TestWriteTarRefuses(t *testing.T) {
 		})
 	}
 }
+
+// Whiteouts of a layer stand before what else is in their directory.
+func TestWriteTarWhiteoutsFirst(t *testing.T) {
+	t.Parallel()
+	layer := imagetest.Tar(t, imagetest.Dir("!a"), imagetest.File("!a/!b", "1"), imagetest.Whiteout("z"), imagetest.Dir("z"), imagetest.File("z/new", "2"),
+		imagetest.Opaque("!a"), imagetest.Whiteout("implied/gone"), imagetest.File("implied/here", "3"), imagetest.File(".wh.file", "with content"))
+	tr, err := readTree(tarfs.NewReader(bytes.NewReader(layer)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	tr.CountLinks()
+	var buf bytes.Buffer
+	err = tarfs.WriteTar(&buf, tr, func(_ string, n *tree.Node, w io.Writer) error {
+		_, err := w.Write(make([]byte, n.Size))
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for r := tar.NewReader(bytes.NewReader(buf.Bytes())); ; {
+		h, err := r.Next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		names = append(names, h.Name)
+	}
+	want := ".wh.z !a/ !a/.wh..wh..opq implied/.wh.gone z/ !a/!b .wh.file implied/here z/new !a/ z/"
+	if got := strings.Join(names, " "); got != want {
+		t.Errorf("%s instead of %s", got, want)
+	}
+	again, err := readTree(tarfs.NewReader(bytes.NewReader(buf.Bytes())))
+	if err != nil || len(again.Root.Entries) != len(tr.Root.Entries) {
+		t.Errorf("read again: %v", err)
+	}
+}

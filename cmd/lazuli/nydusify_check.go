@@ -38,8 +38,14 @@ func (n *nydusifyApp) checkCommand() *cobra.Command {
 			return usagef("required flag \"target\" not set")
 		}
 		o := nydusify.CheckOptions{MultiPlatform: multi,
-			OnRule:       func(name string) { n.infof("checking %s", name) },
-			OnDifference: func(d check.Difference) { n.message("error", "%s", d) }}
+			OnRule: func(name string) { n.infof("checking %s", name) },
+			OnDifference: func(d check.Difference, minor bool) {
+				level := "error"
+				if minor {
+					level = "warn"
+				}
+				n.message(level, "%s", d)
+			}}
 		var err error
 		if o.Image, err = n.imageOptions(platform, targetInsecure, &targetBackend); err != nil {
 			return err
