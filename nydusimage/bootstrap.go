@@ -184,15 +184,7 @@ type spec struct {
 // newPlan plans a bootstrap and returns the ids of its blobs, in their order. Blobs that no file uses are left out, so that the
 // tree's extents get new numbers. Links must be counted.
 func newPlan(t *tree.Tree, blobs []rafs6.Blob, s *spec) (*rafs6.Plan, []string, error) {
-	used := make([]bool, len(blobs))
-	_ = t.Nodes(func(n *tree.Node) error {
-		for _, x := range n.Extents {
-			if x.Blob != tree.Hole {
-				used[x.Blob] = true
-			}
-		}
-		return nil
-	})
+	used := usedBlobs(t, len(blobs))
 	out := &rafs6.Spec{Tree: t, ChunkSize: s.chunkSize, Compressor: s.compressor, Digester: s.digester, NoOwners: s.noOwners, Prefetch: s.prefetch}
 	ids := []string{}
 	renumber := make([]uint32, len(blobs))

@@ -65,7 +65,7 @@ type CreateOptions struct {
 	BatchSize      int    // bytes; default 0, off
 	Compressor     string // none, lz4_block, zstd (default)
 	Digester       string // blake3 (default), sha256
-	FSVersion      string // 6 (default)
+	FSVersion      string // 6 (default), 5
 	ChunkDict      string // bootstrap, or "bootstrap=" and its path
 	Parent         string // bootstrap
 	Repeatable     bool   // without owners and groups
@@ -109,6 +109,7 @@ func Create(ctx context.Context, o CreateOptions) (*Result, error) {
 	}
 	blobs := nydus.LayerBlobs(layer)
 	res := newResult("", nil, c.codec)
+	res.FSVersion = o.FSVersion
 	res.BlobSize = layer.Desc.Size
 	res.Trace.RegisteredEvents["blob_uncompressed_size"] = layer.Stats.Plain - layer.Stats.DedupedSize
 	res.Trace.RegisteredEvents["dedup_chunks"] = layer.Stats.Deduped
@@ -184,10 +185,10 @@ func (o *CreateOptions) unsupported() error {
 		asked bool
 		what  string
 	}{
-		{o.FSVersion == "5", "--fs-version 5"},
+		{o.FSVersion == "5" && !o.InlineMeta, "--fs-version 5 without --blob-inline-meta"},
 		{o.Type == TypeTOCRef || o.Type == TypeTarfs, "--type " + o.Type},
 		{o.isRef() && (!o.InlineMeta || !o.TOC), "--type " + o.Type + " without --blob-inline-meta and --features blob-toc"},
-		{o.Encrypt, "--encrypt"},
+		{o.Encrypt && !o.InlineMeta, "--encrypt without --blob-inline-meta"},
 		{o.BlobOffset != 0, "--blob-offset"},
 		{o.Attributes != "", "--attributes"},
 		{o.ExternalBlob != "", "--external-blob"},
@@ -197,7 +198,7 @@ func (o *CreateOptions) unsupported() error {
 			return fmt.Errorf("%s: %w", u.what, blob.ErrUnsupported)
 		}
 	}
-	if o.FSVersion != "6" {
+	if o.FSVersion != "5" && o.FSVersion != "6" {
 		return fmt.Errorf("invalid fs-version: %s", o.FSVersion)
 	}
 	return nil
@@ -206,9 +207,12 @@ func (o *CreateOptions) unsupported() error {
 // prepare loads what the layer builds on and makes the writer.
 func (c *creation) prepare(ctx context.Context) error {
 	opt := nydus.Options{ChunkSize: c.ChunkSize, BatchSize: c.BatchSize, Digest: c.Digester, CPU: c.CPU,
-		Compression: c.Compressor, Builder: &nydus.BuilderOptions{ID: c.BlobID, NoOwners: c.Repeatable}}
+		Compression: c.Compressor, Encrypt: c.Encrypt, Builder: &nydus.BuilderOptions{ID: c.BlobID, NoOwners: c.Repeatable}}
 	if opt.Compression == "lz4_block" {
 		opt.Compression = "lz4"
+	}
+	if c.FSVersion == "5" {
+		opt.FSVersion = 5
 	}
 	if c.BlobCacheDir != "" {
 		opt.Compression = "none"

@@ -35,7 +35,13 @@ func Merge(ctx context.Context, o MergeOptions) (*Result, error) {
 	if err := o.check(); err != nil {
 		return nil, err
 	}
-	m := merge{MergeOptions: &o, merger: tarfs.NewMerger(), dict: make(map[string]bool)}
+	m := newMerge(&o)
+	if v5, err := isVersion5(ctx, o.Sources[0]); v5 || err != nil {
+		if err != nil {
+			return nil, err
+		}
+		return m.merge5(ctx)
+	}
 	if err := m.below(ctx); err != nil {
 		return nil, err
 	}
@@ -161,7 +167,11 @@ func (m *merge) layer(ctx context.Context, i int, path string) error {
 			return fmt.Errorf("%s: invalid per layer bootstrap, having multiple associated data blobs", path)
 		}
 		own = true
-		if err := m.rename(info, &l.Blobs[k], i); err != nil {
+		err := m.rename(info, &l.Blobs[k], i)
+		if err == nil {
+			err = info.Validate()
+		}
+		if err != nil {
 			return fmt.Errorf("%s: %w", path, err)
 		}
 	}
@@ -212,7 +222,7 @@ func (m *merge) rename(info, was *nydusblob.Info, i int) error {
 	if id := info.ID; id == "" || len(id) > maxBlobID {
 		return fmt.Errorf("blob id %q: 1 to %d bytes are possible", id, maxBlobID)
 	}
-	return info.Validate()
+	return nil
 }
 
 func decodeDigest(s string) (sum [nydusblob.DigestSize]byte, err error) {

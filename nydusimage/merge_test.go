@@ -27,7 +27,7 @@ func layersOf(t *testing.T, image string) []string {
 // Merging the reference tool's layers gives the reference tool's image, byte for byte.
 func TestMergeLikeReference(t *testing.T) {
 	t.Parallel()
-	for _, image := range []string{"v6-zstd", "v6-lz4-sha256", "v6-zstd-c4k", "v6-batch", "v6-inline-no-toc"} {
+	for _, image := range []string{"v6-zstd", "v6-lz4-sha256", "v6-zstd-c4k", "v6-batch", "v6-inline-no-toc", "v6-encrypt"} {
 		t.Run(image, func(t *testing.T) {
 			t.Parallel()
 			boot := filepath.Join(t.TempDir(), "boot")
@@ -138,9 +138,7 @@ func TestMergeRefuses(t *testing.T) {
 		want   error
 	}{
 		"other chunk size": {layersOf(t, "v6-zstd-c4k")[1], nydusimage.ErrInconsistent},
-		"v5":               {filepath.Join(reference, "unsupported", "v5.boot"), blob.ErrUnsupported},
-		"encrypted":        {filepath.Join(reference, "unsupported", "encrypted.boot"), blob.ErrUnsupported},
-		"tarfs":            {filepath.Join(reference, "unsupported", "tarfs.boot"), blob.ErrUnsupported},
+		"v5":               {layersOf(t, "v5-zstd")[1], blob.ErrUnsupported},
 		"missing":          {"nowhere", os.ErrNotExist},
 		"no bootstrap":     {"merge_test.go", blob.ErrCorrupt},
 	} {
@@ -148,8 +146,42 @@ func TestMergeRefuses(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
+	v5 := layersOf(t, "v5-zstd")
+	for name, c := range map[string]struct {
+		o    nydusimage.MergeOptions
+		want error
+	}{
+		"v6 on v5":        {nydusimage.MergeOptions{Sources: []string{v5[0], zstd}}, nydusimage.ErrInconsistent},
+		"v5 and a parent": {nydusimage.MergeOptions{Sources: v5, Parent: zstd}, blob.ErrUnsupported},
+		"an image":        {nydusimage.MergeOptions{Sources: []string{filepath.Join(reference, "v5-zstd", "image.boot")}}, nil},
+		"missing":         {nydusimage.MergeOptions{Sources: []string{v5[0], "nowhere"}}, os.ErrNotExist},
+	} {
+		c.o.Bootstrap = boot
+		if _, err := nydusimage.Merge(t.Context(), c.o); err == nil || c.want != nil && !errors.Is(err, c.want) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
 	if _, err := os.Stat(boot); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("%v", err)
+	}
+}
+
+// Layers of RAFS v5 give the files of the reference tool's image, and nearly its bytes: rafs5 says what differs on purpose.
+func TestMergeVersion5(t *testing.T) {
+	t.Parallel()
+	boot := filepath.Join(t.TempDir(), "boot")
+	sources := layersOf(t, "v5-zstd")
+	res := merge(t, nydusimage.MergeOptions{Sources: sources, Bootstrap: boot, PrefetchPolicy: "fs", Prefetch: []string{"/"}})
+	want := make([]string, len(sources))
+	for i, s := range sources {
+		want[i] = filepath.Base(s)
+	}
+	ref := filepath.Join(reference, "v5-zstd", "image.boot")
+	if res.FSVersion != "5" || !slices.Equal(res.Blobs, want) || len(readFile(t, boot)) != len(readFile(t, ref)) {
+		t.Errorf("%+v", res)
+	}
+	if !slices.Equal(list(t, boot, filepath.Join(reference, "blobs")), list(t, ref, filepath.Join(reference, "blobs"))) {
+		t.Error("other files")
 	}
 }
 
