@@ -131,8 +131,8 @@ stop_daemons() {
     find /sys/fs/cgroup -depth -type d -path "*/$(basename "$work")*" -exec rmdir {} + 2>/dev/null || true
 }
 
-# equals IMAGE SOURCE
-equals() { limited "$lazuli" check --progress none "$1" --source "$2"; }
+# equals IMAGE SOURCE [FLAG...]
+equals() { limited "$lazuli" check --progress none "$1" --source "$2" "${@:3}"; }
 
 # --- Images ---------------------------------------------------------------------------------------------------------------------
 
@@ -221,7 +221,15 @@ $rules
 EOF
     limited "$clients/bin/accelctl" convert --config "$work/accelctl.yaml" "$registry/$image:oci"
     rm -rf "$work/accelctl-$name"
-    equals "$registry/$image:oci-$name" "$registry/$image:oci"
+    if [ "$name" = encrypted ]; then
+        if equals "$registry/$image:oci-$name" "$registry/$image:oci"; then
+            echo "the image is not encrypted"
+            return 1
+        fi
+        equals "$registry/$image:oci-$name" "$registry/$image:oci" --decrypt-key "$work/key"
+    else
+        equals "$registry/$image:oci-$name" "$registry/$image:oci"
+    fi
 }
 
 try_accelctl() {
@@ -236,6 +244,14 @@ try_accelctl() {
     try "$name" 'convert debian, with a remote cache that has it' accelctl_converts cached debian
     try "$name" 'convert debian, chunk_dict_ref, zstd' accelctl_converts dict debian "chunk_dict_ref: $registry/debian:oci-plain" 'compressor: zstd'
     try "$name" 'convert debian, batch_size, lz4_block' accelctl_converts batch debian 'batch_size: "0x20000"' 'compressor: lz4_block'
+    try "$name" 'convert debian, fs_version 5, fs_align_chunk' accelctl_converts v5 debian 'fs_version: 5' 'fs_align_chunk: true'
+    if ! command -v openssl >/dev/null; then
+        not_run "$name" 'openssl is not installed, which makes the key for encrypt_recipients'
+        return
+    fi
+    openssl genrsa -out "$work/key" 2048 2>/dev/null
+    openssl rsa -in "$work/key" -pubout -out "$work/key.public" 2>/dev/null
+    try "$name" 'convert debian, encrypt_recipients' accelctl_converts encrypted debian "encrypt_recipients: jwe:$work/key.public"
 }
 
 # buildkit_builds NAME DOCKERFILE: pushes what it builds as nydus, and exports it as OCI for comparison.
@@ -327,6 +343,8 @@ try_converter() {
     try "$name" 'Pack, Merge debian, BatchSize, ChunkSize, zstd' converter_converts debian -batch-size 0x10000 -chunk-size 0x40000 -compressor zstd
     try "$name" 'Pack, Merge debian, PrefetchPatterns, lz4_block' converter_converts debian -prefetch $'/usr/bin\n/etc' -compressor lz4_block
     try "$name" 'Pack, Merge debian, ChunkDictPath' converter_deduplicates
+    try "$name" 'Pack, Merge debian, FsVersion 5' converter_converts debian -fs-version 5
+    try "$name" 'Pack, Merge debian, Encrypt' converter_converts debian -encrypt
     NYDUS_DISABLE_TAR2RAFS=1 try "$name" 'Pack, Merge debian, by a directory' converter_converts debian
 }
 
@@ -390,6 +408,7 @@ try_nydusify() {
     done
     try nydusify 'convert debian --batch-size' nydusify_converts batch debian --batch-size 0x20000
     try nydusify 'convert debian --merge-platform' nydusify_converts merged debian --merge-platform
+    try nydusify 'convert debian --fs-version 5' nydusify_converts v5 debian --fs-version 5
     try nydusify 'convert --reverse' nydusify_reverts
     try nydusify optimize nydusify_optimizes
     try nydusify copy nydusify_copies
