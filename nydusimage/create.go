@@ -95,6 +95,9 @@ func Create(ctx context.Context, o CreateOptions) (*Result, error) {
 	if err := o.check(); err != nil {
 		return nil, err
 	}
+	if o.Type == TypeTarfs {
+		return c.createTarfs(ctx)
+	}
 	if err := c.prepare(ctx); err != nil {
 		return nil, err
 	}
@@ -186,7 +189,7 @@ func (o *CreateOptions) unsupported() error {
 		what  string
 	}{
 		{o.FSVersion == "5" && !o.InlineMeta, "--fs-version 5 without --blob-inline-meta"},
-		{o.Type == TypeTOCRef || o.Type == TypeTarfs, "--type " + o.Type},
+		{o.Type == TypeTOCRef, "--type " + o.Type},
 		{o.isRef() && (!o.InlineMeta || !o.TOC), "--type " + o.Type + " without --blob-inline-meta and --features blob-toc"},
 		{o.Encrypt && !o.InlineMeta, "--encrypt without --blob-inline-meta"},
 		{o.BlobOffset != 0, "--blob-offset"},

@@ -259,7 +259,6 @@ func TestCreateRefuses(t *testing.T) {
 	}{
 		"v5":                 {func(o *nydusimage.CreateOptions) { o.FSVersion = "5" }, "--fs-version 5", blob.ErrUnsupported},
 		"version 7":          {func(o *nydusimage.CreateOptions) { o.FSVersion = "7" }, "invalid fs-version", nil},
-		"tarfs":              {func(o *nydusimage.CreateOptions) { o.Type = nydusimage.TypeTarfs }, "tar-tarfs", blob.ErrUnsupported},
 		"ref, apart":         {func(o *nydusimage.CreateOptions) { o.Type = nydusimage.TypeTargzRef }, "--blob-inline-meta", blob.ErrUnsupported},
 		"ref with id":        {func(o *nydusimage.CreateOptions) { *o = refOptions(o); o.BlobID = "x" }, "conflicts", nil},
 		"ref, prefetch blob": {func(o *nydusimage.CreateOptions) { *o = refOptions(o); o.PrefetchPolicy = "blob" }, "conflicts", nil},

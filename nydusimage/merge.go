@@ -7,6 +7,8 @@ import (
 	"fmt"
 
 	"github.com/lazuli-project/lazuli/formats/nydus/nydusblob"
+	"github.com/lazuli-project/lazuli/formats/nydus/rafs5"
+	"github.com/lazuli-project/lazuli/formats/nydus/rafs6"
 	"github.com/lazuli-project/lazuli/tarfs"
 )
 
@@ -36,11 +38,14 @@ func Merge(ctx context.Context, o MergeOptions) (*Result, error) {
 		return nil, err
 	}
 	m := newMerge(&o)
-	if v5, err := isVersion5(ctx, o.Sources[0]); v5 || err != nil {
-		if err != nil {
-			return nil, err
-		}
+	raw, err := readBootstrap(ctx, o.Sources[0])
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("load bootstrap %q: %w", o.Sources[0], err)
+	case rafs5.IsBootstrap(raw):
 		return m.merge5(ctx)
+	case rafs6.IsTarfs(raw):
+		return m.mergeTarfs(ctx)
 	}
 	if err := m.below(ctx); err != nil {
 		return nil, err

@@ -23,15 +23,6 @@ func readBootstrap(ctx context.Context, path string) ([]byte, error) {
 	return nydus.ReadBootstrap(ctx, blob.ReaderAtSource{R: f, N: size})
 }
 
-// isVersion5 reports whether a file has a bootstrap of RAFS v5.
-func isVersion5(ctx context.Context, path string) (bool, error) {
-	raw, err := readBootstrap(ctx, path)
-	if err != nil {
-		return false, fmt.Errorf("load bootstrap %q: %w", path, err)
-	}
-	return rafs5.IsBootstrap(raw), nil
-}
-
 // merge5 merges layers of RAFS v5. They have no chunks of other blobs.
 func (m *merge) merge5(ctx context.Context) (*Result, error) {
 	if m.Parent != "" || m.ChunkDict != "" || m.OriginalBlobIDs != nil || m.BlobDigests != nil || m.BlobSizes != nil || m.TOCDigests != nil || m.TOCSizes != nil {

@@ -80,8 +80,16 @@ func openPipeSource(ctx context.Context, path string) (io.ReadCloser, error) {
 	}
 }
 
+// tarSink takes the entries of a tar, as a [formats.LayerWriter] does.
+type tarSink interface {
+	Entry(e *tarfs.Entry, node *tree.Node) error
+	Data(p []byte) error
+}
+
+var _ tarSink = formats.LayerWriter(nil)
+
 // feedTar gives a tar to a writer and returns the layer's tree.
-func feedTar(ctx context.Context, plain *flate.Reader, w formats.LayerWriter) (*tree.Tree, error) {
+func feedTar(ctx context.Context, plain *flate.Reader, w tarSink) (*tree.Tree, error) {
 	r, b := tarfs.NewReader(plain), tarfs.NewBuilder()
 	for {
 		if ctx.Err() != nil {
@@ -107,7 +115,7 @@ func feedTar(ctx context.Context, plain *flate.Reader, w formats.LayerWriter) (*
 	}
 }
 
-func feedEntry(r *tarfs.Reader, e *tarfs.Entry, n *tree.Node, w formats.LayerWriter) error {
+func feedEntry(r *tarfs.Reader, e *tarfs.Entry, n *tree.Node, w tarSink) error {
 	if err := w.Entry(e, n); err != nil {
 		return err
 	}

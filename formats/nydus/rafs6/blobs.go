@@ -24,6 +24,9 @@ type knownChunk struct {
 // bootstraps that use the same chunks. A chunk that the table does not have, as no file needs it, stands there without digest,
 // and its place is made up. Every chunk of a file must be in the table. It takes about 60 bytes of memory for a chunk.
 func (b *Bootstrap) KnownBlobs() ([]Blob, error) {
+	if b.Flags&FlagTarfs != 0 {
+		return nil, unsupported("chunk tables of tars, which have none")
+	}
 	total := -len(b.chunks) / chunkSize
 	for i := range b.Blobs {
 		total += int(b.Blobs[i].ChunkCount)

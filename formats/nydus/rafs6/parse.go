@@ -395,6 +395,11 @@ func IsBootstrap(head []byte) bool {
 	return len(head) >= superAt+4 && (le.Uint32(head[superAt:]) == magic || le.Uint32(head) == magicV5)
 }
 
+// IsTarfs reports whether a bootstrap is one of tars.
+func IsTarfs(p []byte) bool {
+	return IsBootstrap(p) && len(p) >= minSize && binary.LittleEndian.Uint64(p[extSuperAt:])&FlagTarfs != 0
+}
+
 // Compressor returns the codec that the image was made with; blobs may have others.
 func (b *Bootstrap) Compressor() nydusblob.Compressor {
 	for c, flag := range compressorFlags {
