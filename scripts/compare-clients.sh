@@ -48,7 +48,7 @@ EOF
     if (cd "$dir" && timeout 600 go build -mod=mod -trimpath -o "$clients/bin/" "$@") 2>"$dir/log"; then
         mv "$clients/$name.wanted" "$clients/$name.built"
     else
-        grep -v '^go: downloading' "$dir/log" | tail -n 1 >"$clients/$name.missing"
+        { grep -v '^go: downloading' "$dir/log" || echo "go build ended without a reason, or took too long"; } | tail -n 1 >"$clients/$name.missing"
     fi
 }
 
