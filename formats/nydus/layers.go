@@ -75,6 +75,11 @@ func (Reader) Layers(ctx context.Context, m *formats.Manifest, s formats.Sources
 	if len(descs) == 0 {
 		return nil, fmt.Errorf("an image without blobs of layers: %w", blob.ErrUnsupported)
 	}
+	if last := m.Manifest.Layers[len(m.Manifest.Layers)-1]; strings.HasSuffix(last.MediaType, encryptedSuffix) {
+		if err := haveBootstraps(ctx, descs, s); err != nil {
+			return nil, err
+		}
+	}
 	layers := make([]formats.StoredLayer, len(descs))
 	for i, d := range descs {
 		if _, ok := d.Annotations[AnnotationBlob]; !ok && d.MediaType != MediaTypeBlob {
@@ -97,6 +102,24 @@ func (Reader) Layers(ctx context.Context, m *formats.Manifest, s formats.Sources
 		layers[i].Original = original
 	}
 	return layers, nil
+}
+
+// haveBootstraps looks for the layers' own bootstraps, which those of sealed images need not have.
+func haveBootstraps(ctx context.Context, layers []ocispec.Descriptor, s formats.Sources) error {
+	for i, d := range layers {
+		src, err := s.Open(ctx, d)
+		if err != nil {
+			return err
+		}
+		section, err := nydusblob.FindSection(ctx, src, nydusblob.SectionBootstrap)
+		if err != nil {
+			return fmt.Errorf("layer %d (%s): %w", i, d.Digest, err)
+		}
+		if section == nil {
+			return fmt.Errorf("layer %d (%s) without its own bootstrap: %w", i, d.Digest, blob.ErrUnsupported)
+		}
+	}
+	return nil
 }
 
 // layerBlobs returns those of the manifest's layers that are layers of the source.

@@ -43,7 +43,7 @@ type Options struct {
 	// EncryptionKey encrypts all layers with one key, for tests.
 	EncryptionKey *nydusblob.Key
 	// Seal encrypts the bootstrap layer for those who may read the image, and returns its new descriptor and content; nil leaves it
-	// as it is.
+	// as it is. The layers then have no bootstraps inside, which would tell everybody names and keys; so they cannot be taken up again.
 	Seal func(desc ocispec.Descriptor, layer []byte) (ocispec.Descriptor, []byte, error)
 	// Dictionary has chunks of other blobs, which layers refer to instead of storing them again.
 	Dictionary *Dictionary
@@ -117,6 +117,9 @@ func (o Options) validate() (settings, error) {
 		seal: o.Seal, search: o.Search || o.Level != 0, detached: o.Detached, batchSize: o.BatchSize, dict: o.Dictionary, builder: o.Builder}
 	if o.Builder != nil {
 		s.form = o.Builder.Form
+	}
+	if s.sealed() {
+		s.form = FormTOC
 	}
 	if err := s.setVersion(&o); err != nil {
 		return s, err
@@ -216,8 +219,14 @@ func (s *settings) version() string {
 	if s.encrypt.on {
 		v += "-encrypted." + s.encrypt.token
 	}
+	if s.sealed() {
+		v += "-sealed"
+	}
 	return v
 }
+
+// sealed reports whether layers may tell nothing of their files.
+func (s *settings) sealed() bool { return s.seal != nil && s.builder == nil }
 
 // version2 reports whether entries of chunk tables have flags.
 func (s *settings) version2() bool { return s.batchSize > 0 || s.encrypt.on }

@@ -20,6 +20,7 @@ import (
 
 	"github.com/lazuli-project/lazuli/blob"
 	"github.com/lazuli-project/lazuli/formats"
+	"github.com/lazuli-project/lazuli/formats/nydus/nydusblob"
 	"github.com/lazuli-project/lazuli/internal/imagetest"
 )
 
@@ -122,11 +123,21 @@ func TestSealed(t *testing.T) {
 		return sealed, out, nil
 	}
 	m := newMemory()
-	img := imagetest.Edge(t)
+	// Among the layers is one without content.
+	img := imagetest.NewImage(t, append(imagetest.Edge(t).Layers, imagetest.Gzip(t, imagetest.Tar(t, imagetest.Dir("etc"))))...)
 	made, _ := convert(t, newWriter(t, Options{Encrypt: true, Seal: seal}), m, manifestOf(t, img), img)
 	last := made.Manifest.Layers[len(made.Manifest.Layers)-1]
 	if last.MediaType != ocispec.MediaTypeImageLayerGzip+encryptedSuffix || made.Manifest.Layers[0].Annotations[AnnotationEncrypted] != "true" {
 		t.Errorf("%+v", made.Manifest.Layers)
+	}
+	for _, l := range made.Manifest.Layers[:len(made.Manifest.Layers)-1] {
+		src, err := m.Open(t.Context(), l)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if s, err := nydusblob.FindSection(t.Context(), src, nydusblob.SectionBootstrap); s != nil || err != nil {
+			t.Errorf("layer %s has a bootstrap, with the key of its data: %+v, %v", l.Digest, s, err)
+		}
 	}
 	if _, err := (Reader{}).Open(t.Context(), made, m); !errors.Is(err, ErrSealed) {
 		t.Errorf("without a key: %v", err)
@@ -143,7 +154,9 @@ func TestSealed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	compare(t, got, imagetest.EdgeTree(t))
+	if len(got) != len(imagetest.EdgeTree(t)) || len(made.Manifest.Layers) != 5 {
+		t.Errorf("%d files, %d layers", len(got), len(made.Manifest.Layers))
+	}
 	wrong := errors.New("wrong key")
 	_, err = Reader{Unsealer: &unsealer{func(io.Reader) (io.Reader, error) { return nil, wrong }}}.Open(t.Context(), made, m)
 	if !errors.Is(err, wrong) || errors.Is(err, blob.ErrCorrupt) {

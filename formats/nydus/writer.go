@@ -296,7 +296,7 @@ func (l *layerWriter) writeSections(t *tree.Tree) (*layerData, error) {
 			return nil, fmt.Errorf("bootstrap: %w", err)
 		}
 	}
-	if !set.form.toc() || l.out.offset == 0 {
+	if !set.form.toc() || l.out.offset == 0 && !set.sealed() {
 		return data, nil
 	}
 	size, sum, err := l.out.writeTOC()
