@@ -104,7 +104,7 @@ func (b *bucket) Create(ctx context.Context) (formats.ObjectWriter, error) {
 		_, w.err = b.client.PutObject(ctx, b.name, w.temporary, r, -1, minio.PutObjectOptions{PartSize: partSize, NumThreads: 1,
 			ContentType: "application/octet-stream", DisableMultipart: false})
 		w.err = b.classify(w.err)
-		r.CloseWithError(w.err) //nolint:errcheck // never fails
+		r.CloseWithError(w.err)
 	}()
 	return w, nil
 }
@@ -146,7 +146,7 @@ func (w *bucketWriter) Commit(ctx context.Context) (digest.Digest, int64, error)
 	<-w.done
 	w.ended = true
 	defer w.cancel(nil)
-	defer w.remove()
+	defer w.remove(context.WithoutCancel(ctx))
 	if w.err != nil {
 		return "", 0, fmt.Errorf("upload to bucket %s: %w", w.b.name, w.err)
 	}
@@ -168,8 +168,8 @@ func (w *bucketWriter) Commit(ctx context.Context) (digest.Digest, int64, error)
 const removeTimeout = 30 * time.Second
 
 // remove takes the upload away.
-func (w *bucketWriter) remove() {
-	ctx, cancel := context.WithTimeout(w.after, removeTimeout)
+func (w *bucketWriter) remove(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, removeTimeout)
 	defer cancel()
 	_ = w.b.client.RemoveObject(ctx, w.b.name, w.temporary, minio.RemoveObjectOptions{}) // stays as rubbish where it is refused
 }
@@ -184,7 +184,7 @@ func (w *bucketWriter) Abort() {
 	w.cancel(context.Canceled)
 	<-w.done
 	if w.err == nil {
-		w.remove()
+		w.remove(w.after)
 	}
 }
 

@@ -59,7 +59,7 @@ func startServer(t *testing.T) string {
 		_ = c.Wait() // it was killed
 	})
 	for range 200 {
-		resp, err := http.Get("http://" + addr + "/") //nolint:noctx // of a test
+		resp, err := http.Get("http://" + addr + "/")
 		if err == nil {
 			_ = resp.Body.Close()
 			return addr
