@@ -39,4 +39,6 @@ const (
 	bootstrapDir  = "image"
 	bootstrapFile = "image/image.boot"
 	metaSuffix    = ".blob.meta"
+	// cacheDataSuffix is that of the plain space in a cache of the reference's runtime.
+	cacheDataSuffix = ".blob.data"
 )

@@ -206,7 +206,9 @@ func OpenBare(ctx context.Context, src blob.Source, name string, find func(id st
 		b := src
 		if !own || !inlined || separate {
 			if b, err = find(info.ID); err != nil {
-				return l, err
+				if b, l.cache = findCache(ctx, info.ID, find); b == nil {
+					return l, err
+				}
 			}
 		}
 		if separate {
@@ -266,6 +268,8 @@ type located struct {
 	open func(context.Context) (blob.Source, error)
 	// meta gives the object with the chunk table where that is another one; else nil.
 	meta func(context.Context) (blob.Source, error)
+	// cache is the chunk table, in the form of a cache file, where desc and open are of a cache with the plain space; else nil.
+	cache []byte
 	// table gives the stored form of the chunk table, verified; nil where that cannot be had alone.
 	table func(context.Context) ([]byte, error)
 }
@@ -325,6 +329,9 @@ func openBlob(ctx context.Context, b *rafs6.Bootstrap, number int, metas map[str
 	if info.Features&nydusblob.FeatureTarfs != 0 {
 		layout := nydusblob.NewTarLayout(int64(info.PlainSize))
 		return formats.Blob{Desc: l.desc, Layout: layout, Open: l.open, PlainSize: layout.Size()}, nil
+	}
+	if l.cache != nil {
+		return openCache(b, number, l, decoder)
 	}
 	opener := l.open
 	if l.meta != nil {

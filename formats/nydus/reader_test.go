@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/opencontainers/go-digest"
@@ -199,6 +200,48 @@ func TestInlinedBootstrap(t *testing.T) {
 		if fmt.Sprint(got) != fmt.Sprint(want) {
 			t.Errorf("%s lists as\n%s\ninstead of\n%s", id, got, want)
 		}
+	}
+}
+
+// A ready-made cache stands for a blob: here of layer 1, of which all forms have the same listing.
+func TestCacheFiles(t *testing.T) {
+	t.Parallel()
+	const whole = "80e92eeb36b03754ed1b720d52db4bc14d4b0eb1ed77d7498470dfd0396bd3e5"
+	src, err := findBlob(whole)
+	if err != nil {
+		t.Fatal(err)
+	}
+	img, err := OpenBare(t.Context(), src, whole, findBlob)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, err := list(t.Context(), img)
+	if err != nil {
+		t.Fatal(err)
+	}
+	boot := readTestdata(t, "v6-cache-dir/layer1.boot")
+	img, err = OpenBare(t.Context(), bytesSource(boot), "layer1.boot", func(id string) (blob.Source, error) {
+		p, err := os.ReadFile(filepath.Join("testdata", "v6-cache-dir", id))
+		return bytesSource(p), err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := list(t.Context(), img)
+	if err != nil {
+		t.Fatal(err)
+	}
+	compare(t, got, want)
+	verifyAll(t, img)
+	_, err = OpenBare(t.Context(), bytesSource(boot), "layer1.boot", func(id string) (blob.Source, error) {
+		if strings.HasSuffix(id, ".blob.meta") {
+			return bytesSource(make([]byte, 8192)), nil
+		}
+		p, err := os.ReadFile(filepath.Join("testdata", "v6-cache-dir", id))
+		return bytesSource(p), err
+	})
+	if !errors.Is(err, blob.ErrCorrupt) {
+		t.Errorf("with a damaged chunk table: %v", err)
 	}
 }
 
