@@ -325,6 +325,7 @@ func TestFullDiskDoesNotStopReading(t *testing.T) {
 	if r.Stats().CacheErrors == 0 {
 		t.Error("the failure is not counted")
 	}
+	r.wg.Wait()
 	r.cached = nil // closed above
 	if left, _ := filepath.Glob(filepath.Join(dir, "blobs", "*", "data")); len(left) != 1 {
 		t.Errorf("folders: %v", left)
