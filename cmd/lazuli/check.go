@@ -78,7 +78,7 @@ read through the lazy path. Each difference is printed on a line, and the exit c
 		if a.json {
 			err = a.printJSON(res)
 		} else if len(res.Differences) == 0 {
-			_, err = fmt.Fprintf(a.stdout, "%s: %s, %d blobs, %s of content verified%s%s\n", args[0], im.Format, res.Verified.Blobs, formatSize(res.Verified.Plain), withoutDigest(res.Verified.Unverified), equalTo(source))
+			_, err = fmt.Fprintf(a.stdout, "%s: %s, %d blobs, %s of content verified%s\n", args[0], im.Format, res.Verified.Blobs, formatSize(res.Verified.Plain), equalTo(source))
 		}
 		if n := len(res.Differences); n > 0 {
 			err = errors.Join(err, fmt.Errorf("%s: %w from %s in %d places", args[0], errDifferent, source, n))
@@ -86,13 +86,6 @@ read through the lazy path. Each difference is printed on a line, and the exit c
 		return err
 	}
 	return cmd
-}
-
-func withoutDigest(pieces int64) string {
-	if pieces == 0 {
-		return ""
-	}
-	return fmt.Sprintf(" but for %d pieces, which have no digest", pieces)
 }
 
 func equalTo(source string) string {
