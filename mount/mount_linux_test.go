@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/lazuli-project/lazuli/formats"
+	"github.com/lazuli-project/lazuli/formats/nydus"
 	"github.com/lazuli-project/lazuli/internal/imagetest"
 	"github.com/lazuli-project/lazuli/internal/mounttest"
 )
@@ -27,7 +28,8 @@ func TestFixtures(t *testing.T) {
 		return
 	}
 	edge := imagetest.EdgeTree(t)
-	refs := map[string][]string{"oci:" + nydusifyLayout(t): edge}
+	layout := nydusifyLayout(t)
+	refs := map[string][]string{"oci:" + layout + ":6": edge, "oci:" + layout + ":5": edge}
 	for _, name := range []string{
 		"v6-zstd", "v6-lz4-sha256", "v6-zstd-c4k", "v6-batch", "v6-inline-no-toc", "v6-plain", "v6-plain-toc", "v6-prefetch-list", "v6-chunk-dict",
 	} {
@@ -49,7 +51,7 @@ func TestFixtures(t *testing.T) {
 	}
 }
 
-// nydusifyLayout makes a layout directory of the image that nydusify converted.
+// nydusifyLayout makes a layout directory of the images that nydusify converted, with the version of RAFS as their tags.
 func nydusifyLayout(t *testing.T) string {
 	dir := t.TempDir()
 	blobs := filepath.Join(dir, "blobs", "sha256")
@@ -72,7 +74,9 @@ func nydusifyLayout(t *testing.T) string {
 			}
 			var m ocispec.Manifest
 			if folder == "nydusify" && json.Unmarshal(p, &m) == nil && len(m.Layers) > 0 {
-				index.Manifests = append(index.Manifests, formats.DigestOf(ocispec.MediaTypeImageManifest, p))
+				d := formats.DigestOf(ocispec.MediaTypeImageManifest, p)
+				d.Annotations = map[string]string{ocispec.AnnotationRefName: m.Layers[len(m.Layers)-1].Annotations[nydus.AnnotationFSVersion]}
+				index.Manifests = append(index.Manifests, d)
 			}
 		}
 	}

@@ -31,6 +31,7 @@ type interrupted struct {
 	fast     string // the same in a layout
 	source   *registrytest.Registry
 	state    string
+	flags    []string               // of conversions that are ended
 	registry *registrytest.Registry // for targets
 	host     string
 }
@@ -107,7 +108,7 @@ func (i *interrupted) run(args ...string) *result {
 func (i *interrupted) end(target string, signal syscall.Signal, halfway func() bool) (int, string) {
 	i.t.Helper()
 	var stderr bytes.Buffer
-	cmd := i.command("convert", "--jobs", "1", "--progress", "none", i.slow, target)
+	cmd := i.command(append([]string{"convert", "--jobs", "1", "--progress", "none", i.slow, target}, i.flags...)...)
 	cmd.Stderr = &stderr
 	if err := cmd.Start(); err != nil {
 		i.t.Fatal(err)
@@ -238,6 +239,7 @@ func (i *interrupted) notThere(target string) {
 func TestInterrupted(t *testing.T) {
 	t.Parallel()
 	i := newInterrupted(t)
+	i.flags = []string{"--record", "none"} // layers of the target before would be taken from there
 	dir := filepath.Join(t.TempDir(), "made")
 	archive := filepath.Join(t.TempDir(), "made.tar")
 	for _, c := range []struct {
