@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"slices"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -66,7 +67,7 @@ func (j *layerJob) attempt(ctx context.Context, again bool) (_ []formats.Layer, 
 		return nil, err
 	}
 	defer plain.Close() // frees memory only
-	hashed := newHashedPieces(plain, j.diffID.Algorithm().Hash())
+	hashed := newHashedPieces(plain, j.diffID.Algorithm().Hash(), j.storesContent())
 	defer hashed.close()
 
 	writers := make([]treeWriter, 0, len(j.outputs))
@@ -86,7 +87,7 @@ func (j *layerJob) attempt(ctx context.Context, again bool) (_ []formats.Layer, 
 	if err := feed(ctx, tarfs.NewReader(hashed), writers); err != nil {
 		return nil, err
 	}
-	if got := digest.NewDigest(j.diffID.Algorithm(), hashed.sum()); got != j.diffID {
+	if got := digest.NewDigest(j.diffID.Algorithm(), hashed.sum()); hashed.wanted && got != j.diffID {
 		return nil, fmt.Errorf("uncompressed bytes have digest %s, the config says %s: %w", got, j.diffID, blob.ErrDigest)
 	}
 	produced := time.Since(begin)
@@ -107,6 +108,12 @@ func (j *layerJob) attempt(ctx context.Context, again bool) (_ []formats.Layer, 
 	}
 	j.progress(Converted, j.desc.Size)
 	return layers, nil
+}
+
+// storesContent reports whether an output stores the layer's content anew, and so needs the diff ID to be right. A layer that stays
+// as it is has its own digest, which was verified.
+func (j *layerJob) storesContent() bool {
+	return slices.ContainsFunc(j.outputs, func(o int) bool { return !keepsLayers(j.c.outputs[o]) })
 }
 
 // trace returns what the writers want to know of the stream.
@@ -178,6 +185,7 @@ func feed(ctx context.Context, r *tarfs.Reader, writers []treeWriter) error {
 type hashedPieces struct {
 	r       *flate.Reader
 	h       hash.Hash
+	wanted  bool
 	pieces  chan []byte
 	hashed  chan struct{} // gets one for each piece
 	pending bool          // a piece has not been hashed yet
@@ -187,8 +195,9 @@ type hashedPieces struct {
 	waiting   time.Duration // for hashing
 }
 
-func newHashedPieces(r *flate.Reader, h hash.Hash) *hashedPieces {
-	p := &hashedPieces{r: r, h: h, pieces: make(chan []byte), hashed: make(chan struct{})}
+// newHashedPieces hashes only where it is wanted.
+func newHashedPieces(r *flate.Reader, h hash.Hash, wanted bool) *hashedPieces {
+	p := &hashedPieces{r: r, h: h, wanted: wanted, pieces: make(chan []byte), hashed: make(chan struct{})}
 	go func() {
 		for piece := range p.pieces {
 			t := time.Now()
@@ -228,7 +237,7 @@ func (p *hashedPieces) Next() ([]byte, error) {
 	t := time.Now()
 	piece, err := p.r.Next()
 	p.inflating += time.Since(t)
-	if len(piece) > 0 {
+	if len(piece) > 0 && p.wanted {
 		p.pieces <- piece
 		p.pending = true
 	}

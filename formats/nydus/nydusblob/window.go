@@ -20,12 +20,18 @@ func PackWindow(p []byte) Window {
 	w := Window{size: len(p)}
 	for at := 0; at < len(p); {
 		begin := at
+		for begin+8 <= len(p) && binary.LittleEndian.Uint64(p[begin:]) == 0 {
+			begin += 8
+		}
 		for begin < len(p) && p[begin] == 0 {
 			begin++
 		}
 		end := begin
-		for end < len(p) && !allZero(p[end:min(end+minZeros, len(p))]) {
+		for end+minZeros <= len(p) && binary.LittleEndian.Uint32(p[end:]) != 0 {
 			end++
+		}
+		if end+minZeros > len(p) {
+			end = len(p)
 		}
 		w.packed = binary.AppendUvarint(w.packed, uint64(begin-at))
 		w.packed = binary.AppendUvarint(w.packed, uint64(end-begin))
@@ -34,15 +40,6 @@ func PackWindow(p []byte) Window {
 	}
 	w.packed = bytes.Clone(w.packed) // without spare room
 	return w
-}
-
-func allZero(p []byte) bool {
-	for _, b := range p {
-		if b != 0 {
-			return false
-		}
-	}
-	return true
 }
 
 // AppendTo appends the window.
