@@ -9,10 +9,12 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
-	_ "modernc.org/sqlite" // the driver "sqlite"
+	"modernc.org/sqlite" // also the driver "sqlite"
+	sqlite3 "modernc.org/sqlite/lib"
 
 	"github.com/lazuli-project/lazuli/convert"
 )
@@ -56,10 +58,37 @@ func Open(ctx context.Context, file string) (*DB, error) {
 		return nil, fmt.Errorf("record %s: %w", file, err)
 	}
 	d := &DB{db}
-	if err := d.migrate(ctx); err != nil {
-		return nil, errors.Join(fmt.Errorf("record %s: %w", file, err), db.Close())
+	// The first connections to a new file change its journal, for which SQLite does not wait.
+	for begin := time.Now(); ; {
+		err := d.migrate(ctx)
+		if err == nil {
+			return d, nil
+		}
+		if !isBusy(err) || time.Since(begin) > busyTimeout || !pause(ctx) {
+			return nil, errors.Join(fmt.Errorf("record %s: %w", file, err), db.Close())
+		}
 	}
-	return d, nil
+}
+
+// busyTimeout is how long others may keep the file locked.
+const busyTimeout = 5 * time.Second
+
+// isBusy reports whether others have the file locked.
+func isBusy(err error) bool {
+	var e *sqlite.Error
+	return errors.As(err, &e) && e.Code()&0xff == sqlite3.SQLITE_BUSY
+}
+
+// pause waits a little, and reports whether the context goes on.
+func pause(ctx context.Context) bool {
+	timer := time.NewTimer(20 * time.Millisecond)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
 }
 
 // migrate brings the tables up to date.
