@@ -110,8 +110,8 @@ func (j *layerJob) attempt(ctx context.Context, again bool) (_ []formats.Layer, 
 	return layers, nil
 }
 
-// storesContent reports whether an output stores the layer's content anew, and so needs the diff ID to be right. A layer that stays
-// as it is has its own digest, which was verified.
+// storesContent reports whether an output is of a format that stores content anew, and so needs the diff ID to be right. The others
+// keep the layer as it is, whose own digest is verified, also where they convert it beside that.
 func (j *layerJob) storesContent() bool {
 	return slices.ContainsFunc(j.outputs, func(o int) bool { return !keepsLayers(j.c.outputs[o]) })
 }
