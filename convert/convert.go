@@ -2,18 +2,15 @@ package convert
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
-	"slices"
 	"strings"
 	"time"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/lazuli-project/lazuli/blob"
 	"github.com/lazuli-project/lazuli/formats"
@@ -34,11 +31,6 @@ type conversion struct {
 func Convert(ctx context.Context, src store.Source, outputs []Output, opt Options) (*Result, error) {
 	if err := opt.setDefaults(); err != nil {
 		return nil, err
-	}
-	for _, out := range outputs {
-		if p, ok := out.Writer.(formats.NeedsParents); ok && p.NeedsParents() {
-			return nil, fmt.Errorf("%s: layers that depend on those below: %w", out.Writer.Name(), blob.ErrUnsupported)
-		}
 	}
 	c := &conversion{src: src, outputs: outputs, opt: opt}
 	defer c.places.close()
@@ -162,76 +154,6 @@ func giveAway(layers []formats.Layer) {
 	for i, l := range layers {
 		layers[i].Final = uses[l.Tree] == 1
 	}
-}
-
-// layers converts the layers of an image. Results are by output and layer.
-func (c *conversion) layers(ctx context.Context, im *sourceImage) ([][]formats.Layer, [][]reuse, error) {
-	if err := checkLayers(im.src); err != nil {
-		return nil, nil, err
-	}
-	n := len(im.src.Manifest.Layers)
-	result := make([][]formats.Layer, len(c.outputs))
-	reused := make([][]reuse, len(c.outputs))
-	for o := range c.outputs {
-		result[o] = make([]formats.Layer, n)
-		reused[o] = make([]reuse, n)
-	}
-	// A layer that stands twice in an image is converted once.
-	first := make(map[digest.Digest]int)
-	var order []int
-	for i, d := range im.src.Manifest.Layers {
-		if _, ok := first[d.Digest]; !ok {
-			first[d.Digest] = i
-			order = append(order, i)
-		}
-	}
-	// The largest first: they would be alone on the cores at the end.
-	slices.SortStableFunc(order, func(a, b int) int {
-		return -cmp.Compare(im.src.Manifest.Layers[a].Size, im.src.Manifest.Layers[b].Size)
-	})
-	group, gctx := errgroup.WithContext(ctx)
-	group.SetLimit(c.opt.Jobs)
-	for _, i := range order {
-		group.Go(func() error {
-			j := &layerJob{c: c, image: im, index: i, desc: im.src.Manifest.Layers[i], diffID: im.src.Config.RootFS.DiffIDs[i]}
-			for o := range c.outputs {
-				l, from, ok := c.known(gctx, o, j.desc)
-				result[o][i], reused[o][i] = l, reuse{ok, from}
-				if !ok {
-					j.outputs = append(j.outputs, o)
-				}
-			}
-			if err := j.findKept(gctx); err != nil {
-				return err
-			}
-			if len(j.outputs) == 0 {
-				j.progress(Reused, j.desc.Size)
-				return j.copyKept(gctx)
-			}
-			layers, err := j.run(gctx)
-			if err != nil {
-				return err
-			}
-			for k, o := range j.outputs {
-				result[o][i] = layers[k]
-				c.remember(gctx, o, j.desc, layers[k].Desc)
-			}
-			return nil
-		})
-	}
-	if err := group.Wait(); err != nil {
-		return nil, nil, err
-	}
-	for i, d := range im.src.Manifest.Layers {
-		for o := range c.outputs {
-			k := first[d.Digest]
-			result[o][i], reused[o][i] = result[o][k], reused[o][k]
-			if k != i {
-				reused[o][i].ok = true
-			}
-		}
-	}
-	return result, reused, nil
 }
 
 // checkLayers checks what can be said of the layers before they are read.

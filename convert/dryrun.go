@@ -46,6 +46,10 @@ func DryRun(ctx context.Context, src store.Source, out Output, opt Options) (*Pl
 	plan := &Plan{Source: s.desc, Carried: len(s.carried)}
 	for _, im := range s.images {
 		p := PlannedImage{Platform: im.platform, Source: im.src.Desc.Digest.String()}
+		if err := checkLayers(im.src); err != nil {
+			return nil, err
+		}
+		layers, below := newImageLayers(c, im), true
 		for i, d := range im.src.Manifest.Layers {
 			if i == 0 {
 				r, err := src.Fetch(ctx, d)
@@ -54,7 +58,11 @@ func DryRun(ctx context.Context, src store.Source, out Output, opt Options) (*Pl
 				}
 				_ = r.Close() // given up in the middle
 			}
-			from, known := c.whereKnown(ctx, 0, d)
+			from, known := "", false
+			if below {
+				from, known = c.whereKnown(ctx, 0, layers.key(0, i))
+			}
+			below = known || !needsParents(out)
 			p.Layers = append(p.Layers, PlannedLayer{Digest: d.Digest.String(), Size: d.Size, Reused: known, From: from})
 		}
 		plan.Images = append(plan.Images, p)

@@ -20,29 +20,24 @@ type reuse struct {
 	from string
 }
 
-func (c *conversion) key(o int, src ocispec.Descriptor) Key {
-	w := c.outputs[o].Writer
-	return Key{Source: src.Digest, Format: w.Name(), Writer: w.Version()}
-}
-
 // lookup asks the record.
-func (c *conversion) lookup(ctx context.Context, o int, src ocispec.Descriptor) (Known, formats.Reopener, bool) {
+func (c *conversion) lookup(ctx context.Context, o int, k Key) (Known, formats.Reopener, bool) {
 	re, ok := c.outputs[o].Writer.(formats.Reopener)
 	if !ok || c.opt.Record == nil {
 		return Known{}, nil, false
 	}
-	known, ok, err := c.opt.Record.Lookup(ctx, c.key(o, src))
+	known, ok, err := c.opt.Record.Lookup(ctx, k)
 	return known, re, ok && err == nil
 }
 
 // known returns a layer that was converted before, once the target has its blob, and where that came from. Whatever goes
 // wrong, the layer is converted anew.
-func (c *conversion) known(ctx context.Context, o int, src ocispec.Descriptor) (formats.Layer, string, bool) {
-	known, re, ok := c.lookup(ctx, o, src)
+func (c *conversion) known(ctx context.Context, o int, k Key) (formats.Layer, string, bool) {
+	known, re, ok := c.lookup(ctx, o, k)
 	if !ok {
 		return formats.Layer{}, "", false
 	}
-	from, ok := c.obtain(ctx, o, c.key(o, src), known)
+	from, ok := c.obtain(ctx, o, k, known)
 	if !ok {
 		return formats.Layer{}, "", false
 	}
@@ -98,8 +93,8 @@ func (c *conversion) obtain(ctx context.Context, o int, k Key, known Known) (str
 }
 
 // whereKnown says where a layer would be taken from that was converted before.
-func (c *conversion) whereKnown(ctx context.Context, o int, src ocispec.Descriptor) (string, bool) {
-	known, _, ok := c.lookup(ctx, o, src)
+func (c *conversion) whereKnown(ctx context.Context, o int, k Key) (string, bool) {
+	known, _, ok := c.lookup(ctx, o, k)
 	if !ok {
 		return "", false
 	}
@@ -146,7 +141,7 @@ func (c *conversion) note(ctx context.Context, k Key, known Known, place string)
 }
 
 // remember notes a layer that was converted.
-func (c *conversion) remember(ctx context.Context, o int, src, blob ocispec.Descriptor) {
+func (c *conversion) remember(ctx context.Context, o int, k Key, blob ocispec.Descriptor) {
 	if c.opt.Record == nil || blob.Digest == "" {
 		return
 	}
@@ -154,7 +149,7 @@ func (c *conversion) remember(ctx context.Context, o int, src, blob ocispec.Desc
 	if place := c.outputs[o].Target.Ref().Place(); place != "" {
 		known.Places = []string{place}
 	}
-	_ = c.opt.Record.Store(ctx, c.key(o, src), known) // see Record
+	_ = c.opt.Record.Store(ctx, k, known) // see Record
 }
 
 // places are the opened places that blobs are taken from.

@@ -33,6 +33,7 @@ const progressStep = 256 << 10
 type layerJob struct {
 	c       *conversion
 	image   *sourceImage
+	layers  *imageLayers
 	index   int
 	desc    ocispec.Descriptor
 	diffID  digest.Digest
@@ -41,21 +42,21 @@ type layerJob struct {
 }
 
 // run converts the layer for its outputs with one download and one inflation.
-func (j *layerJob) run(ctx context.Context) ([]formats.Layer, error) {
-	layers, err := j.attempt(ctx, false)
+func (j *layerJob) run(ctx context.Context) error {
+	err := j.attempt(ctx, false)
 	if errors.Is(err, formats.ErrAgain) {
-		layers, err = j.attempt(ctx, true)
+		err = j.attempt(ctx, true)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("layer %d (%s): %w", j.index, j.desc.Digest, err)
+		return fmt.Errorf("layer %d (%s): %w", j.index, j.desc.Digest, err)
 	}
-	return layers, nil
+	return nil
 }
 
-func (j *layerJob) attempt(ctx context.Context, again bool) (_ []formats.Layer, err error) {
+func (j *layerJob) attempt(ctx context.Context, again bool) (err error) {
 	stored, err := j.c.src.Fetch(ctx, j.desc)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer stored.Close() // what matters of it was read to its end
 	begin := time.Now()
@@ -64,7 +65,7 @@ func (j *layerJob) attempt(ctx context.Context, again bool) (_ []formats.Layer, 
 	counted := &countingReader{r: kept.tee(stored), step: func(n int64) { j.progress(Converting, n) }}
 	plain, err := flate.NewTracingReader(counted, j.trace())
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer plain.Close() // frees memory only
 	hashed := newHashedPieces(plain, j.diffID.Algorithm().Hash(), j.storesContent())
@@ -77,37 +78,44 @@ func (j *layerJob) attempt(ctx context.Context, again bool) (_ []formats.Layer, 
 		}
 	}()
 	for _, o := range j.outputs {
-		src := formats.LayerSource{Desc: j.desc, Index: j.index, Stream: plain, Again: again}
-		w, err := j.c.outputs[o].Writer.Layer(ctx, src, nil, j.c.outputs[o].Target)
+		src := formats.LayerSource{
+			Desc: j.desc, Index: j.index, Stream: plain, Again: again, Chain: j.layers.chains[j.index], Below: j.layers.below(o, j.index),
+			Spool: func() (formats.Spool, error) { return formats.NewSpool(j.c.opt.TempDir) },
+		}
+		w, err := j.c.outputs[o].Writer.Layer(ctx, src, j.c.outputs[o].Target)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		writers = append(writers, treeWriter{w, tarfs.NewBuilder()})
 	}
 	if err := feed(ctx, tarfs.NewReader(hashed), writers); err != nil {
-		return nil, err
+		return err
 	}
 	if got := digest.NewDigest(j.diffID.Algorithm(), hashed.sum()); hashed.wanted && got != j.diffID {
-		return nil, fmt.Errorf("uncompressed bytes have digest %s, the config says %s: %w", got, j.diffID, blob.ErrDigest)
+		return fmt.Errorf("uncompressed bytes have digest %s, the config says %s: %w", got, j.diffID, blob.ErrDigest)
 	}
 	produced := time.Since(begin)
-	layers := make([]formats.Layer, len(writers))
+	made := make([]formats.Layer, len(writers))
 	for i, w := range writers {
-		if layers[i], err = w.Close(w.builder.Tree()); err != nil {
-			return nil, err
+		if made[i], err = w.Close(w.builder.Tree()); err != nil {
+			return err
 		}
-		stage := layers[i].Stats.CPU
+		stage := made[i].Stats.CPU
 		if stage == nil {
 			stage = make(map[string]float64)
-			layers[i].Stats.CPU = stage
+			made[i].Stats.CPU = stage
 		}
 		stage[stageRead] = counted.waited.Seconds()
 		stage[stageInflate] = (hashed.inflating - counted.waited).Seconds()
 		stage[stageDiffID] = hashed.hashing.Seconds()
 		stage[stageParse] = (produced - hashed.inflating - hashed.waiting).Seconds()
 	}
+	for i, o := range j.outputs {
+		j.c.remember(ctx, o, j.layers.key(o, j.index), made[i].Desc)
+		j.layers.set(o, j.index, made[i], reuse{})
+	}
 	j.progress(Converted, j.desc.Size)
-	return layers, nil
+	return nil
 }
 
 // storesContent reports whether an output is of a format that stores content anew, and so needs the diff ID to be right. The others

@@ -60,7 +60,7 @@ type Options struct {
 	OnProgress func(Progress)
 	// Readers recognise images that are converted already; they are carried along as they are, but by [Reverse].
 	Readers []formats.Reader
-	// TempDir is where [Reverse] spools what it fetches; "" means the system's directory.
+	// TempDir is where is spooled what cannot be streamed; "" means the system's directory.
 	TempDir string
 }
 
@@ -106,6 +106,9 @@ type Key struct {
 	Source digest.Digest // of the stored source layer
 	Format string
 	Writer string // version of the writer with its options
+	// Below stands for the stored source layers below, as their chain, and Chain is OCI's chain ID of this layer and those. Both are
+	// empty for formats whose layers do not depend on those below, and Below is at the bottom.
+	Below, Chain digest.Digest
 }
 
 // Known is the stored blob that a layer became.

@@ -23,15 +23,16 @@ type Writer interface {
 	Name() string
 	// Version changes whenever the stored bytes of the same input change: code version and every option.
 	Version() string
-	// Layer begins the conversion of one layer, whose stored blob goes to sink. parents are the finished
-	// layers below, lowest first, where the format asks for them (see [NeedsParents]); else nil.
-	Layer(ctx context.Context, src LayerSource, parents []Layer, sink Sink) (LayerWriter, error)
+	// Layer begins the conversion of one layer, whose stored blob goes to sink.
+	Layer(ctx context.Context, src LayerSource, sink Sink) (LayerWriter, error)
 	// Finish makes the image of the layers, lowest first: merges metadata, puts what else belongs to the
 	// image (a bootstrap layer, the configuration) into sink, and returns the manifest, not yet stored.
 	Finish(ctx context.Context, layers []Layer, src *Manifest, sink Sink) (*Result, error)
 }
 
-// NeedsParents is the optional ability of a [Writer] whose layers depend on the layers below.
+// NeedsParents is the optional ability of a [Writer] whose layers depend on the layers below. Their content is read at the same
+// time all the same: only [LayerWriter].Close, which asks for [LayerSource].Below, comes in the order of the layers. What a layer
+// became is taken up from a record only together with all layers below it.
 type NeedsParents interface{ NeedsParents() bool }
 
 // Reopener is the optional ability of a [Writer] to take up a layer that it converted before, from the
@@ -78,6 +79,22 @@ type LayerSource struct {
 	Stream *flate.Reader
 	// Again says that the format's LayerWriter gave the layer up with ErrAgain.
 	Again bool
+	// Chain is the layer's chain ID as OCI defines it: it stands for the content of the layer and of all below. It is empty where
+	// no image is converted.
+	Chain digest.Digest
+	// Below waits for the layers below to be finished, and returns them, lowest first. It is for formats that ask for it, see
+	// [NeedsParents], whose next layer alone may change what Data of the highest of them holds. nil means that there is none.
+	Below func(ctx context.Context) ([]Layer, error)
+	// Spool makes a temporary file for what cannot be streamed, such as a header that depends on the end.
+	Spool func() (Spool, error)
+}
+
+// Spool is a temporary file, which vanishes when it is closed.
+type Spool interface {
+	io.Writer
+	io.WriterAt
+	io.ReaderAt
+	io.Closer
 }
 
 // LayerWriter is pushed one layer in tar order, so that one inflation can feed many writers. Entry comes

@@ -291,7 +291,7 @@ func (c *creation) layer(ctx context.Context, out *object) (formats.Layer, error
 	if c.isRef() {
 		return c.refLayer(ctx, out)
 	}
-	w, err := c.writer.Layer(ctx, formats.LayerSource{}, nil, sink{out})
+	w, err := c.writer.Layer(ctx, formats.LayerSource{}, sink{out})
 	if err != nil {
 		return formats.Layer{}, err
 	}

@@ -48,7 +48,7 @@ func (c *creation) refLayer(ctx context.Context, out *object) (_ formats.Layer, 
 	if plain.Compression() == flate.Zstd {
 		return formats.Layer{}, fmt.Errorf("--type %s of a zstd layer: %w", c.Type, blob.ErrUnsupported)
 	}
-	lw, err := w.Layer(ctx, formats.LayerSource{Desc: desc, Stream: plain}, nil, sink{out})
+	lw, err := w.Layer(ctx, formats.LayerSource{Desc: desc, Stream: plain}, sink{out})
 	if err != nil {
 		return formats.Layer{}, err
 	}

@@ -61,7 +61,7 @@ func (r *repacker) pack(ctx context.Context, chunks []chunkOf, features nydusblo
 		return err
 	}
 	defer o.Abort()
-	layer, err := w.Layer(ctx, formats.LayerSource{}, nil, sink{o})
+	layer, err := w.Layer(ctx, formats.LayerSource{}, sink{o})
 	if err != nil {
 		return err
 	}

@@ -28,7 +28,7 @@ const flatType = "application/x-flat"
 func (*flat) Name() string    { return "flat" }
 func (*flat) Version() string { return "1" }
 
-func (*flat) Layer(ctx context.Context, _ formats.LayerSource, _ []formats.Layer, _ formats.Sink) (formats.LayerWriter, error) {
+func (*flat) Layer(ctx context.Context, _ formats.LayerSource, _ formats.Sink) (formats.LayerWriter, error) {
 	return &flatLayer{ctx: ctx}, nil
 }
 

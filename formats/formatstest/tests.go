@@ -256,7 +256,7 @@ func (f *Format) testFailures(t *testing.T) {
 		m := newMemory()
 		ctx, cancel := context.WithCancelCause(t.Context())
 		errStop := errors.New("somebody gave up")
-		lw, err := w.Layer(ctx, formats.LayerSource{Desc: src.Manifest.Manifest.Layers[0]}, nil, m)
+		lw, err := w.Layer(ctx, formats.LayerSource{Desc: src.Manifest.Manifest.Layers[0]}, m)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -291,7 +291,7 @@ func (f *Format) testFailures(t *testing.T) {
 		},
 	} {
 		m := newMemory()
-		lw, err := w.Layer(t.Context(), formats.LayerSource{Desc: src.Manifest.Manifest.Layers[0]}, nil, m)
+		lw, err := w.Layer(t.Context(), formats.LayerSource{Desc: src.Manifest.Manifest.Layers[0]}, m)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/opencontainers/go-digest"
+	"github.com/opencontainers/image-spec/identity"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/lazuli-project/lazuli/flate"
@@ -51,18 +52,18 @@ type manner struct {
 }
 
 // writeLayer converts layer i.
-func writeLayer(ctx context.Context, w formats.Writer, m *memory, src *source, i int, parents []formats.Layer, how manner) (formats.Layer, error) {
+func writeLayer(ctx context.Context, w formats.Writer, m *memory, src *source, i int, below []formats.Layer, how manner) (formats.Layer, error) {
 	if k, ok := w.(formats.KeepsLayers); ok && k.KeepsLayers() {
 		m.store(src.layers[i].Stored)
 	}
-	l, err := tryLayer(ctx, w, m, src, formats.LayerSource{Index: i}, parents, how)
+	l, err := tryLayer(ctx, w, m, src, formats.LayerSource{Index: i}, below, how)
 	if errors.Is(err, formats.ErrAgain) {
-		l, err = tryLayer(ctx, w, m, src, formats.LayerSource{Index: i, Again: true}, parents, how)
+		l, err = tryLayer(ctx, w, m, src, formats.LayerSource{Index: i, Again: true}, below, how)
 	}
 	return l, err
 }
 
-func tryLayer(ctx context.Context, w formats.Writer, m *memory, src *source, from formats.LayerSource, parents []formats.Layer, how manner) (formats.Layer, error) {
+func tryLayer(ctx context.Context, w formats.Writer, m *memory, src *source, from formats.LayerSource, below []formats.Layer, how manner) (formats.Layer, error) {
 	var trace flate.Trace
 	if t, ok := w.(formats.Tracer); ok {
 		trace = t.Trace()
@@ -73,7 +74,10 @@ func tryLayer(ctx context.Context, w formats.Writer, m *memory, src *source, fro
 	}
 	defer from.Stream.Close()
 	from.Desc = src.Manifest.Manifest.Layers[from.Index]
-	lw, err := w.Layer(ctx, from, parents, m)
+	from.Chain = identity.ChainID(src.Config.RootFS.DiffIDs[:from.Index+1])
+	from.Below = func(context.Context) ([]formats.Layer, error) { return below, nil }
+	from.Spool = func() (formats.Spool, error) { return formats.NewSpool("") }
+	lw, err := w.Layer(ctx, from, m)
 	if err != nil {
 		return formats.Layer{}, err
 	}
@@ -111,11 +115,11 @@ func writeLayers(ctx context.Context, w formats.Writer, m *memory, src *source, 
 	needsParents := ok && p.NeedsParents()
 	var done []formats.Layer
 	for i := range src.layers {
-		var parents []formats.Layer
+		var below []formats.Layer
 		if needsParents {
-			parents = done
+			below = done
 		}
-		l, err := writeLayer(ctx, w, m, src, i, parents, how)
+		l, err := writeLayer(ctx, w, m, src, i, below, how)
 		if err != nil {
 			return nil, fmt.Errorf("layer %d: %w", i, err)
 		}

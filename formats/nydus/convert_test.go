@@ -93,7 +93,7 @@ func convertSource(ctx context.Context, w formats.Writer, sink formats.Sink, src
 		return formats.Layer{}, err
 	}
 	src.Stream = plain
-	lw, err := w.Layer(ctx, src, nil, sink)
+	lw, err := w.Layer(ctx, src, sink)
 	if err != nil {
 		return formats.Layer{}, err
 	}

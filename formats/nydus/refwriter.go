@@ -93,9 +93,9 @@ func (*RefWriter) ReferrerType() string { return artifactTypeRef }
 func (*RefWriter) KeepsLayers() bool { return true }
 
 // Layer implements [formats.Writer].
-func (w *RefWriter) Layer(ctx context.Context, src formats.LayerSource, parents []formats.Layer, sink formats.Sink) (formats.LayerWriter, error) {
+func (w *RefWriter) Layer(ctx context.Context, src formats.LayerSource, sink formats.Sink) (formats.LayerWriter, error) {
 	if src.Stream == nil || src.Again || src.Stream.Compression() == flate.Zstd || src.Desc.Digest.Algorithm() != digest.SHA256 {
-		return w.native.Layer(ctx, src, parents, sink)
+		return w.native.Layer(ctx, src, sink)
 	}
 	obj, err := sink.Create(ctx, MediaTypeBlob)
 	if err != nil {

@@ -74,7 +74,7 @@ func (*Writer) MarkIndexEntry(d ocispec.Descriptor) ocispec.Descriptor {
 }
 
 // Layer implements [formats.Writer].
-func (w *Writer) Layer(ctx context.Context, src formats.LayerSource, _ []formats.Layer, sink formats.Sink) (formats.LayerWriter, error) {
+func (w *Writer) Layer(ctx context.Context, src formats.LayerSource, sink formats.Sink) (formats.LayerWriter, error) {
 	obj, err := sink.Create(ctx, MediaTypeBlob)
 	if err != nil {
 		return nil, err

@@ -315,7 +315,7 @@ func TestFailingSink(t *testing.T) {
 			}
 		}
 		ctx, cancel := context.WithCancelCause(t.Context())
-		lw, err := w.Layer(ctx, formats.LayerSource{}, nil, newMemory())
+		lw, err := w.Layer(ctx, formats.LayerSource{}, newMemory())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -333,7 +333,7 @@ func TestFailingSink(t *testing.T) {
 	}
 	w := newWriter(t, Options{})
 	for _, p := range [][]byte{nil, []byte("12"), []byte("1234")} {
-		lw, err := w.Layer(t.Context(), formats.LayerSource{}, nil, newMemory())
+		lw, err := w.Layer(t.Context(), formats.LayerSource{}, newMemory())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -356,7 +356,7 @@ func TestManyJobs(t *testing.T) {
 	t.Parallel()
 	const n = 200_000
 	w := newWriter(t, Options{Compression: "none", ChunkSize: 4096, CPU: formats.NewCPU(3)})
-	lw, err := w.Layer(t.Context(), formats.LayerSource{}, nil, newMemory())
+	lw, err := w.Layer(t.Context(), formats.LayerSource{}, newMemory())
 	if err != nil {
 		t.Fatal(err)
 	}
