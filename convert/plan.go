@@ -34,8 +34,6 @@ const (
 	annotationReferenceDigest = "vnd.docker.reference.digest"
 )
 
-const mediaTypeDockerConfig = "application/vnd.docker.container.image.v1+json"
-
 // plan finds the images to convert.
 func (c *conversion) plan(ctx context.Context) (*source, error) {
 	desc, err := c.src.Resolve(ctx)
@@ -115,7 +113,7 @@ func (c *conversion) load(ctx context.Context, desc ocispec.Descriptor) (*source
 // isContainerImage tells images from artifacts, which have manifests of the same media type.
 func isContainerImage(m *formats.Manifest) bool {
 	switch m.Manifest.Config.MediaType {
-	case ocispec.MediaTypeImageConfig, mediaTypeDockerConfig:
+	case ocispec.MediaTypeImageConfig, formats.MediaTypeDockerConfig:
 		return true
 	}
 	return false

@@ -224,11 +224,11 @@ func (r *reversal) plainManifest(ctx context.Context, im *sourceImage, re format
 	if err != nil {
 		return nil, err
 	}
-	docker := isDocker(im.src)
+	docker := im.src.IsDocker()
 	m := ocispec.Manifest{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest, Annotations: annotations}
 	configType := ocispec.MediaTypeImageConfig
 	if docker {
-		m.MediaType, configType = mediaTypeDockerManifest, mediaTypeDockerConfig
+		m.MediaType, configType = formats.MediaTypeDockerManifest, formats.MediaTypeDockerConfig
 	}
 	m.Config = formats.DigestOf(configType, config)
 	for _, l := range image.Layers {

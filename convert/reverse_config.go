@@ -8,15 +8,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/lazuli-project/lazuli/blob"
-	"github.com/lazuli-project/lazuli/formats"
 )
-
-const mediaTypeDockerManifest = "application/vnd.docker.distribution.manifest.v2+json"
-
-// isDocker reports whether a manifest has Docker's media types.
-func isDocker(m *formats.Manifest) bool {
-	return m.Manifest.MediaType == mediaTypeDockerManifest || m.Desc.MediaType == mediaTypeDockerManifest
-}
 
 // fitConfig gives the configuration these diff IDs. A history of another number of layers is left out.
 func fitConfig(config []byte, diffIDs []digest.Digest) ([]byte, error) {

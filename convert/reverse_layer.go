@@ -21,8 +21,6 @@ import (
 // reverseLevel is gzip's level for the layers that [Reverse] writes, as that of docker.
 const reverseLevel = 6
 
-const mediaTypeDockerLayer = "application/vnd.docker.image.rootfs.diff.tar"
-
 // plainJob makes one plain layer.
 type plainJob struct {
 	r      *reversal
@@ -45,7 +43,7 @@ func (j *plainJob) run(ctx context.Context) (LayerResult, digest.Digest, error) 
 	}
 	j.progress(state, j.layer.Desc.Size)
 	res.Source = j.layer.Desc
-	if isDocker(j.image.src) {
+	if j.image.src.IsDocker() {
 		res.Desc.MediaType = dockerLayerType(res.Desc.MediaType)
 	}
 	return res, diffID, nil
@@ -54,9 +52,9 @@ func (j *plainJob) run(ctx context.Context) (LayerResult, digest.Digest, error) 
 // dockerLayerType returns Docker's name of a layer's media type.
 func dockerLayerType(mediaType string) string {
 	if mediaType == ocispec.MediaTypeImageLayerGzip {
-		return mediaTypeDockerLayer + ".gzip"
+		return formats.MediaTypeDockerLayer + ".gzip"
 	}
-	return mediaTypeDockerLayer
+	return formats.MediaTypeDockerLayer
 }
 
 func (j *plainJob) progress(s State, done int64) {

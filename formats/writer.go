@@ -79,9 +79,9 @@ type LayerSource struct {
 	Stream *flate.Reader
 	// Again says that the format's LayerWriter gave the layer up with ErrAgain.
 	Again bool
-	// Chain is the layer's chain ID as OCI defines it: it stands for the content of the layer and of all below. It is empty where
-	// no image is converted.
-	Chain digest.Digest
+	// Chains are the chain IDs, as OCI defines them, of this layer, which comes last, and of those below: each stands for the content
+	// of a layer and of all that it lies on. It is empty where no image is converted.
+	Chains []digest.Digest
 	// Below waits for the layers below to be finished, and returns them, lowest first. It is for formats that ask for it, see
 	// [NeedsParents], whose next layer alone may change what Data of the highest of them holds. nil means that there is none.
 	Below func(ctx context.Context) ([]Layer, error)

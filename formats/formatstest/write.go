@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"testing"
 
 	"github.com/opencontainers/go-digest"
@@ -74,7 +75,7 @@ func tryLayer(ctx context.Context, w formats.Writer, m *memory, src *source, fro
 	}
 	defer from.Stream.Close()
 	from.Desc = src.Manifest.Manifest.Layers[from.Index]
-	from.Chain = identity.ChainID(src.Config.RootFS.DiffIDs[:from.Index+1])
+	from.Chains = identity.ChainIDs(slices.Clone(src.Config.RootFS.DiffIDs[:from.Index+1]))
 	from.Below = func(context.Context) ([]formats.Layer, error) { return below, nil }
 	from.Spool = func() (formats.Spool, error) { return formats.NewSpool("") }
 	lw, err := w.Layer(ctx, from, m)

@@ -16,7 +16,6 @@ import (
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
-	"github.com/lazuli-project/lazuli/blob"
 	"github.com/lazuli-project/lazuli/formats"
 	"github.com/lazuli-project/lazuli/formats/nydus/nydusblob"
 )
@@ -49,11 +48,11 @@ func (w *Writer) Finish(ctx context.Context, layers []formats.Layer, src *format
 	if err != nil {
 		return nil, fmt.Errorf("merge: %w", err)
 	}
-	docker := src.Manifest.MediaType == mediaTypeDockerManifest || src.Desc.MediaType == mediaTypeDockerManifest
+	docker := src.IsDocker()
 	layerType := ocispec.MediaTypeImageLayerGzip
 	manifest := ocispec.Manifest{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest, Annotations: map[string]string{}}
 	if docker {
-		layerType, manifest.MediaType = mediaTypeDockerLayer, mediaTypeDockerManifest
+		layerType, manifest.MediaType = formats.MediaTypeDockerLayer+".gzip", formats.MediaTypeDockerManifest
 	}
 	bootLayer := formats.DigestOf(layerType, packed)
 	bootLayer.Annotations = map[string]string{AnnotationBootstrap: "true", AnnotationFSVersion: w.set.fsVersion()}
@@ -172,7 +171,7 @@ func packBootstrap(boot plannedBootstrap, blobs []*layerData) ([]byte, digest.Di
 
 // newConfig returns the image's configuration with other layers, the last of which is the bootstrap's.
 func newConfig(source []byte, diffIDs []digest.Digest, detached bool, others int) ([]byte, error) {
-	return changedConfig(source, diffIDs, func(history []json.RawMessage) []json.RawMessage {
+	return formats.ChangeConfig(source, diffIDs, func(history []json.RawMessage) []json.RawMessage {
 		if detached {
 			history = nil // of layers that the image does not have any more
 		}
@@ -182,34 +181,4 @@ func newConfig(source []byte, diffIDs []digest.Digest, detached bool, others int
 		}
 		return history
 	})
-}
-
-// changedConfig returns the image's configuration with other layers and, where it has a history, another one. Everything else
-// of it is kept, also what this version does not know.
-func changedConfig(source []byte, diffIDs []digest.Digest, change func([]json.RawMessage) []json.RawMessage) ([]byte, error) {
-	var fields map[string]json.RawMessage
-	if err := json.Unmarshal(source, &fields); err != nil {
-		return nil, fmt.Errorf("config: %w: %w", blob.ErrCorrupt, err)
-	}
-	var err error
-	if fields["rootfs"], err = json.Marshal(ocispec.RootFS{Type: "layers", DiffIDs: diffIDs}); err != nil {
-		return nil, fmt.Errorf("config: %w", err)
-	}
-	if raw, ok := fields["history"]; ok {
-		var history []json.RawMessage
-		if err := json.Unmarshal(raw, &history); err != nil {
-			return nil, fmt.Errorf("config: history: %w: %w", blob.ErrCorrupt, err)
-		}
-		// A history without entries would have fewer layers than the image.
-		if len(history) > 0 {
-			if fields["history"], err = json.Marshal(change(history)); err != nil {
-				return nil, fmt.Errorf("config: history: %w", err)
-			}
-		}
-	}
-	out, err := json.Marshal(fields)
-	if err != nil {
-		return nil, fmt.Errorf("config: %w", err)
-	}
-	return out, nil
 }

@@ -42,7 +42,7 @@ func (Reader) SourceAnnotations(m *formats.Manifest) map[string]string {
 
 // SourceConfig implements [formats.Reverser].
 func (Reader) SourceConfig(m *formats.Manifest) ([]byte, error) {
-	return changedConfig(m.ConfigRaw, m.Config.RootFS.DiffIDs, func(history []json.RawMessage) []json.RawMessage {
+	return formats.ChangeConfig(m.ConfigRaw, m.Config.RootFS.DiffIDs, func(history []json.RawMessage) []json.RawMessage {
 		var kept []json.RawMessage
 		for i, h := range m.Config.History {
 			if h.EmptyLayer || h.Comment != bootstrapComment && h.Comment != dictionaryComment {

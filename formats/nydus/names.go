@@ -20,9 +20,6 @@ const (
 	AnnotationSourceDigest = "containerd.io/snapshot/nydus-source-digest"
 	AnnotationSourceRef    = "containerd.io/snapshot/nydus-source-reference"
 
-	mediaTypeDockerManifest = "application/vnd.docker.distribution.manifest.v2+json"
-	mediaTypeDockerLayer    = "application/vnd.docker.image.rootfs.diff.tar.gzip"
-
 	// artifactType and osFeature mark our manifests in an index, each for other generations of runtimes.
 	artifactType = "application/vnd.nydus.image.manifest.v1+json"
 	osFeature    = "nydus.remoteimage.v1"

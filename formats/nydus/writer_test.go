@@ -218,9 +218,9 @@ func TestManifestAndConfig(t *testing.T) {
 		}
 	}
 
-	src.Manifest.MediaType, src.Manifest.Config.MediaType = mediaTypeDockerManifest, "application/vnd.docker.container.image.v1+json"
+	src.Manifest.MediaType, src.Manifest.Config.MediaType = formats.MediaTypeDockerManifest, formats.MediaTypeDockerConfig
 	docker, _ := convert(t, newWriter(t, Options{}), m, src, img)
-	if d := docker.Manifest; d.MediaType != mediaTypeDockerManifest || d.Layers[4].MediaType != mediaTypeDockerLayer || d.Config.MediaType != src.Manifest.Config.MediaType {
+	if d := docker.Manifest; d.MediaType != formats.MediaTypeDockerManifest || d.Layers[4].MediaType != formats.MediaTypeDockerLayer+".gzip" || d.Config.MediaType != src.Manifest.Config.MediaType {
 		t.Errorf("media types %s", docker.Raw)
 	}
 }
