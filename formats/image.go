@@ -1,6 +1,7 @@
 package formats
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
@@ -59,6 +60,8 @@ type Image struct {
 	Blobs  []Blob // extents of the tree name them by their place here
 	// EROFS is the tree as an EROFS image that Linux mounts as it is, where the format's metadata is one; else nil.
 	EROFS *EROFS
+	// Disk is the virtual disk that the image is; nil where it is none.
+	Disk Disk
 	// Details are the format's own facts about the image for inspect, marshalled as JSON; may be nil.
 	Details any
 }
@@ -67,6 +70,19 @@ type Image struct {
 type EROFS struct {
 	io.ReaderAt
 	Size int64 // in bytes
+}
+
+// NewEROFS returns a metadata image in memory.
+func NewEROFS(p []byte) *EROFS { return &EROFS{ReaderAt: bytes.NewReader(p), Size: int64(len(p))} }
+
+// Disk is a virtual disk whose bytes lie in the blobs of an image. It may be used concurrently.
+type Disk interface {
+	// FileSystem returns Linux's name of the file system on the disk.
+	FileSystem() string
+	// Size returns the size of the disk in bytes.
+	Size() int64
+	// Extents calls fn for the pieces of n bytes at off of the disk, which lie inside of it, in order, until fn returns false.
+	Extents(off, n int64, fn func(tree.Extent) bool)
 }
 
 // Blob is one stored data object of an image.

@@ -14,6 +14,7 @@ import (
 	"github.com/lazuli-project/lazuli/blob"
 	"github.com/lazuli-project/lazuli/cache"
 	"github.com/lazuli-project/lazuli/fetch"
+	"github.com/lazuli-project/lazuli/mount/diskfs"
 	"github.com/lazuli-project/lazuli/mount/erofs"
 	"github.com/lazuli-project/lazuli/mount/fusefs"
 )
@@ -65,7 +66,7 @@ type backend interface {
 type Mounted struct {
 	// Dir is where the image is mounted, as an absolute path.
 	Dir string
-	// Mode that was taken: EROFS or FUSE.
+	// Mode that was taken: EROFS, FUSE or Disk.
 	Mode Mode
 	// Reason says why the mode is not EROFS though Auto was asked for; else nil.
 	Reason error
@@ -139,7 +140,9 @@ func check(im *fetch.Image, opt *Options) error {
 		opt.Mode = Auto
 	case Auto, EROFS, FUSE:
 	case Disk:
-		return fmt.Errorf("mode disk: a %s image is no disk; erofs and fuse are possible: %w", im.Format, ErrMode)
+		if im.Disk == nil {
+			return fmt.Errorf("mode disk: a %s image is no disk; erofs and fuse are possible: %w", im.Format, ErrMode)
+		}
 	default:
 		return fmt.Errorf("mode %q: auto, erofs, fuse and disk are known: %w", opt.Mode, ErrMode)
 	}
@@ -153,6 +156,14 @@ func check(im *fetch.Image, opt *Options) error {
 
 // mountImage mounts the image itself in the first way that works.
 func (m *Mounted) mountImage(ctx context.Context, dir string, opt Options) error {
+	if opt.Mode == Disk {
+		d, err := diskfs.New(m.image, dir, diskfs.Options{OnError: opt.diskError()})
+		if err != nil {
+			return err
+		}
+		m.Mode, m.backend, m.served = Disk, d, true
+		return nil
+	}
 	if opt.Mode != FUSE {
 		e, err := erofs.New(ctx, m.image, dir, erofs.Options{Cache: opt.Cache, ReadAhead: opt.ReadAhead, OnError: opt.blobError(m.image)})
 		if err == nil {
@@ -182,6 +193,13 @@ func (o *Options) blobError(im *fetch.Image) func(int, int64, error) {
 		}
 		o.OnError(err)
 	}
+}
+
+func (o *Options) diskError() func(int64, error) {
+	if o.OnError == nil {
+		return nil
+	}
+	return func(off int64, err error) { o.OnError(fmt.Errorf("read the disk at %d: %w", off, err)) }
 }
 
 func (o *Options) fileError() func(string, int64, error) {

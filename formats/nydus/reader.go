@@ -319,7 +319,7 @@ func openBootstrap(ctx context.Context, boot []byte, metas map[string][]byte, lo
 	}
 	img.Details = newDetails(b)
 	if b.Mountable {
-		img.EROFS = &formats.EROFS{ReaderAt: bytes.NewReader(boot), Size: int64(len(boot))}
+		img.EROFS = formats.NewEROFS(boot)
 	}
 	return img, nil
 }

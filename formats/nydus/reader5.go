@@ -1,7 +1,6 @@
 package nydus
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"fmt"
 
@@ -62,7 +61,7 @@ func erofsOf5(b *rafs5.Bootstrap) *formats.EROFS {
 	if err != nil {
 		return nil
 	}
-	return &formats.EROFS{ReaderAt: bytes.NewReader(p), Size: int64(len(p))}
+	return formats.NewEROFS(p)
 }
 
 func newDetails5(b *rafs5.Bootstrap) *Details {
