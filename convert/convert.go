@@ -109,7 +109,7 @@ func (c *conversion) image(ctx context.Context, im *sourceImage) ([]Image, []mad
 	images := make([]Image, len(c.outputs))
 	manifests := make([]madeImage, len(c.outputs))
 	for o, out := range c.outputs {
-		image := Image{Format: out.Writer.Name(), Platform: im.platform, Source: im.src.Desc}
+		image := Image{Format: out.Writer.Name(), Output: o, Platform: im.platform, Source: im.src.Desc}
 		for i, l := range layers[o] {
 			image.Layers = append(image.Layers, LayerResult{
 				Source: im.src.Manifest.Layers[i], Desc: l.Desc, Reused: reused[o][i].ok, From: reused[o][i].from, LayerStats: l.Stats,

@@ -140,6 +140,7 @@ type Result struct {
 // Image is one converted image.
 type Image struct {
 	Format   string
+	Output   int // number of the output
 	Platform string
 	Source   ocispec.Descriptor
 	Desc     ocispec.Descriptor

@@ -1,6 +1,8 @@
 package store
 
 import (
+	"cmp"
+	"fmt"
 	"path/filepath"
 
 	"github.com/opencontainers/go-digest"
@@ -27,6 +29,16 @@ type Ref struct {
 	Tag       string // "" where the reference has none
 	Digest    digest.Digest
 	Dirs      []string // of a Bare reference: where blobs lie by id
+}
+
+// WithTagSuffix returns the reference with something behind its tag, which is "latest" where there is none. References by digest, and
+// files that hold one image, have no tag.
+func (r Ref) WithTagSuffix(suffix string) (Ref, error) {
+	if r.Digest != "" || r.Transport != Registry && r.Transport != Layout {
+		return r, fmt.Errorf("%w: %s has no tag", ErrReference, r)
+	}
+	r.Tag = cmp.Or(r.Tag, "latest") + suffix
+	return r, nil
 }
 
 // Place returns the repository, layout or archive alone, without the image in it, as [Parse] reads it from any working directory;
