@@ -56,8 +56,9 @@ func randomOptions(r *rand.Rand) []imagetest.Option {
 	case 1:
 		options = append(options, imagetest.Owner(r.IntN(1<<31), r.IntN(1<<17)))
 	case 2:
+		// Linux shows those of users at files and directories only.
 		for i := range 1 + r.IntN(4) {
-			options = append(options, imagetest.Xattr(fmt.Sprintf("user.%d", i), strings.Repeat("v", r.IntN(3000))))
+			options = append(options, imagetest.Xattr(fmt.Sprintf("trusted.%d", i), strings.Repeat("v", r.IntN(3000))))
 		}
 	}
 	return options
