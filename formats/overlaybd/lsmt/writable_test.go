@@ -270,7 +270,7 @@ func TestMergeBelow(t *testing.T) {
 			for j := range data {
 				data[j] = byte(r.Uint32()) | 1
 			}
-			clear(data[r.IntN(300<<10):300<<10])
+			clear(data[r.IntN(300<<10) : 300<<10])
 			sources[i] = Sources{bytes.NewReader(data), bytes.NewReader(data)}
 		}
 		read := func(layers []*Layer, sources []Sources) (*Device, []byte) {

@@ -1,0 +1,104 @@
+package zfile
+
+import (
+	"bytes"
+	"fmt"
+	"math/rand/v2"
+	"testing"
+
+	"github.com/pierrec/lz4/v4"
+)
+
+// content returns n bytes, some of which repeat others.
+func content(n int, seed uint64) []byte {
+	r := rand.New(rand.NewPCG(seed, 9))
+	p := make([]byte, 0, n+100)
+	for len(p) < n {
+		switch from := r.IntN(len(p) + 1); {
+		case len(p) > 0 && r.IntN(3) > 0:
+			p = append(p, p[from:min(len(p), from+4+r.IntN(40))]...)
+		case r.IntN(10) == 0:
+			p = append(p, make([]byte, r.IntN(3000))...)
+		default:
+			for range 1 + r.IntN(30) {
+				p = append(p, byte(r.Uint32()))
+			}
+		}
+	}
+	return p[:n]
+}
+
+func checkLZ4(t *testing.T, e *lz4Encoder, p []byte) []byte {
+	t.Helper()
+	out := e.append(make([]byte, 3, 3+lz4Bound(len(p))), p)[3:]
+	plain := make([]byte, len(p))
+	if n, err := lz4.UncompressBlock(out, plain); err != nil || n != len(p) || !bytes.Equal(plain, p) {
+		t.Fatalf("block of %d bytes: %d, %v", len(p), n, err)
+	}
+	return out
+}
+
+func TestLZ4(t *testing.T) {
+	t.Parallel()
+	e := newLZ4Encoder()
+	for n := 1; n <= MaxBlockSize; n += 1 + n/20 {
+		p := content(n, uint64(n))
+		got := checkLZ4(t, e, p)
+		if fresh := checkLZ4(t, newLZ4Encoder(), p); !bytes.Equal(got, fresh) {
+			t.Fatalf("block of %d bytes depends on those before", n)
+		}
+		checkLZ4(t, e, make([]byte, n))
+		noise := make([]byte, n)
+		r := rand.New(rand.NewPCG(uint64(n), 3))
+		for i := range noise {
+			noise[i] = byte(r.Uint32())
+		}
+		checkLZ4(t, e, noise)
+	}
+	// The table is cleared before positions run over.
+	e.base = 1<<32 - 2*MaxBlockSize - 5
+	p := content(MaxBlockSize, 1)
+	want := checkLZ4(t, newLZ4Encoder(), p)
+	for range 4 {
+		if !bytes.Equal(checkLZ4(t, e, p), want) {
+			t.Fatal("block differs near the end of positions")
+		}
+	}
+}
+
+func FuzzLZ4(f *testing.F) {
+	f.Add([]byte("a"))
+	f.Add(content(3000, 5))
+	e := newLZ4Encoder()
+	f.Fuzz(func(t *testing.T, p []byte) {
+		if len(p) > 0 && len(p) <= MaxBlockSize {
+			checkLZ4(t, e, p)
+		}
+	})
+}
+
+// BenchmarkLZ4 compresses content of a ratio of about 2, with our encoder and with the library.
+func BenchmarkLZ4(b *testing.B) {
+	p := content(8<<20, 2)
+	for _, size := range []int{4 << 10, 16 << 10, 32 << 10} {
+		dst := make([]byte, 0, lz4Bound(size))
+		e, c := newLZ4Encoder(), lz4.Compressor{}
+		for name, compress := range map[string]func([]byte) int{
+			"own":     func(p []byte) int { return len(e.append(dst, p)) },
+			"library": func(p []byte) int { n, _ := c.CompressBlock(p, dst[:cap(dst)]); return n },
+		} {
+			b.Run(fmt.Sprintf("%s/%d", name, size), func(b *testing.B) {
+				b.SetBytes(int64(len(p)))
+				b.ReportAllocs()
+				total := 0
+				for b.Loop() {
+					total = 0
+					for at := 0; at < len(p); at += size {
+						total += compress(p[at : at+size])
+					}
+				}
+				b.ReportMetric(float64(len(p))/float64(total), "ratio")
+			})
+		}
+	}
+}
