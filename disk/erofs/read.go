@@ -13,9 +13,10 @@ import (
 
 // Limits to what a disk may make a reader do. Every structure but shared attributes and names belongs to one inode only.
 const (
-	maxNames  = 16 << 20
-	maxPath   = 4095
-	maxShared = 64 << 20 // bytes
+	maxNames   = 16 << 20
+	maxIndexes = 16 << 20 // of chunks
+	maxPath    = 4095
+	maxShared  = 64 << 20 // bytes
 )
 
 // Read reads the tree of a file system of the given size in bytes, whose devices are dev alone. Extents of files are those of blob 0,
@@ -41,6 +42,7 @@ type reader struct {
 	// sharedLen is the size of those.
 	sharedLen int64
 	names     int
+	indexes   int64
 	queue     []directory
 	// found is told where nodes are, if it is not nil.
 	found func(n *tree.Node, at int64, in *inode)
@@ -333,6 +335,9 @@ func (r *reader) chunks(n *tree.Node, at int64, in *inode) error {
 	if count > (r.disk.size-min(array, r.disk.size))/unit {
 		return corrupt("%d chunks beyond the end", count)
 	}
+	if r.indexes += count; r.indexes > maxIndexes {
+		return corrupt("more than %d chunks", maxIndexes)
+	}
 	from := roundUp(at+in.head(), nidSize)
 	if err := r.claim(from, max(0, array+count*unit-from)); err != nil {
 		return err
@@ -376,11 +381,11 @@ func (r *reader) readDir(i int) error {
 		if err != nil {
 			return err
 		}
-		if err := r.claim(from, full); err != nil {
-			return err
-		}
 		for ; full > 0; full -= r.sb.block() {
 			n := min(full, r.sb.block())
+			if err := r.claim(from, n); err != nil {
+				return err
+			}
 			if err := r.entries(i, from, n); err != nil {
 				return err
 			}
