@@ -126,6 +126,22 @@ func TestTLS(t *testing.T) {
 		t.Fatal(err)
 	}
 	certFile, keyFile := writePEM(t, "CERTIFICATE", der), writePEM(t, "EC PRIVATE KEY", keyDER)
+	client := []store.ClientCert{{CertFile: certFile, KeyFile: keyFile}}
+	authorities, clients, keyless := t.TempDir(), t.TempDir(), t.TempDir()
+	for to, from := range map[string]string{
+		filepath.Join(authorities, "ca.crt"): certFile, filepath.Join(authorities, "ca.key"): keyFile, filepath.Join(authorities, "README"): keyFile,
+		filepath.Join(clients, "x.cert"): certFile, filepath.Join(clients, "x.key"): keyFile, filepath.Join(keyless, "x.cert"): certFile,
+	} {
+		if err := os.Link(from, to); err != nil {
+			t.Fatal(err)
+		}
+	}
+	template.Subject.CommonName = "nobody knows"
+	strange, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stranger := []store.ClientCert{{CertFile: writePEM(t, "CERTIFICATE", strange), KeyFile: keyFile}}
 	pool := x509.NewCertPool()
 	if pem, err := os.ReadFile(certFile); err != nil || !pool.AppendCertsFromPEM(pem) {
 		t.Fatal("no certificate", err)
@@ -151,10 +167,15 @@ func TestTLS(t *testing.T) {
 		want       error
 	}{
 		{"unknown authority", open, store.Options{}, store.ErrNetwork},
-		{"authority", open, store.Options{CAFile: certFile}, store.ErrNotFound},
+		{"authority", open, store.Options{CAFiles: []string{certFile}}, store.ErrNotFound},
 		{"insecure", open, store.Options{Insecure: true}, store.ErrNotFound},
-		{"no client certificate", closed, store.Options{CAFile: certFile}, store.ErrNetwork},
-		{"client certificate", closed, store.Options{CAFile: certFile, CertFile: certFile, KeyFile: keyFile}, store.ErrNotFound},
+		{"no client certificate", closed, store.Options{CAFiles: []string{certFile}}, store.ErrNetwork},
+		{"directory without certificates", open, store.Options{CertDirs: []string{t.TempDir(), "/nonexistent"}}, store.ErrNetwork},
+		{"authorities of a directory", open, store.Options{CertDirs: []string{authorities}}, store.ErrNotFound},
+		{"directory without client certificate", closed, store.Options{CertDirs: []string{authorities}}, store.ErrNetwork},
+		{"directories", closed, store.Options{CertDirs: []string{authorities, clients}}, store.ErrNotFound},
+		{"the certificate that is wanted", closed, store.Options{CertDirs: []string{authorities}, Clients: append(stranger, client...)}, store.ErrNotFound},
+		{"client certificate", closed, store.Options{CAFiles: []string{certFile}, Clients: client}, store.ErrNotFound},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -169,7 +190,10 @@ func TestTLS(t *testing.T) {
 			}
 		})
 	}
-	for _, opts := range []store.Options{{CAFile: keyFile}, {CAFile: "/nonexistent"}, {CertFile: certFile, KeyFile: certFile}} {
+	for _, opts := range []store.Options{
+		{CAFiles: []string{keyFile}}, {CAFiles: []string{certFile, "/nonexistent"}}, {Clients: []store.ClientCert{{CertFile: certFile, KeyFile: certFile}}},
+		{CertDirs: []string{keyless}}, {CertDirs: []string{certFile}},
+	} {
 		if _, err := store.OpenSource(t.Context(), mustParse(t, open+"/image:v1"), opts); err == nil {
 			t.Errorf("%+v was accepted", opts)
 		}

@@ -2,13 +2,10 @@ package store
 
 import (
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"net/http"
-	"os"
 	"sync"
 	"time"
 
@@ -18,27 +15,9 @@ import (
 // newTransport makes the transport for one registry and the hosts that it redirects to. Proxies are those of the
 // process's environment, as for every HTTP client.
 func newTransport(opts Options) (*http.Transport, error) {
-	config := &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: opts.Insecure} //nolint:gosec // the user's choice
-	if opts.CAFile != "" {
-		pem, err := os.ReadFile(opts.CAFile)
-		if err != nil {
-			return nil, fileError("read certificate authorities", opts.CAFile, err)
-		}
-		pool, err := x509.SystemCertPool()
-		if err != nil {
-			pool = x509.NewCertPool()
-		}
-		if !pool.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("certificate authorities %s: no certificate in it", opts.CAFile)
-		}
-		config.RootCAs = pool
-	}
-	if opts.CertFile != "" {
-		cert, err := tls.LoadX509KeyPair(opts.CertFile, opts.KeyFile)
-		if err != nil {
-			return nil, fileError("read client certificate", opts.CertFile, err)
-		}
-		config.Certificates = []tls.Certificate{cert}
+	config, err := tlsConfig(opts)
+	if err != nil {
+		return nil, err
 	}
 	return &http.Transport{
 		Proxy:                 http.ProxyFromEnvironment,

@@ -58,14 +58,16 @@ var (
 
 // Options say how to reach a store. The zero value is a good default.
 type Options struct {
-	PlainHTTP bool   // use http
-	Insecure  bool   // do not verify certificates
-	CAFile    string // additional certificate authorities, PEM
-	CertFile  string // client certificate, PEM, with KeyFile
-	KeyFile   string
-	Username  string // with Password: credentials for the registry; else those of the credential files
-	Password  string
-	AuthFile  string // credential file; "" means the usual places of docker and podman, which Env tells
+	PlainHTTP bool         // use http
+	Insecure  bool         // do not verify certificates
+	CAFiles   []string     // additional certificate authorities, PEM
+	Clients   []ClientCert // client certificates; the registry says which it wants
+	// CertDirs are directories of certificates as docker has them in certs.d: FILE.crt are authorities, and FILE.cert is a client
+	// certificate with its key in FILE.key. One that is not there has none.
+	CertDirs []string
+	Username string // with Password: credentials for the registry; else those of the credential files
+	Password string
+	AuthFile string // credential file; "" means the usual places of docker and podman, which Env tells
 	// Env looks up environment variables (DOCKER_CONFIG, REGISTRY_AUTH_FILE, XDG_RUNTIME_DIR, HOME); nil means none.
 	Env func(string) string
 	// UserAgent of HTTP requests; "" means "lazuli".
@@ -82,6 +84,9 @@ type Options struct {
 	// OnRequest, if set, is called after each request to a registry, concurrently.
 	OnRequest func(RequestInfo)
 }
+
+// ClientCert names the files of a client certificate and its key, PEM.
+type ClientCert struct{ CertFile, KeyFile string }
 
 // RequestInfo describes one finished HTTP request.
 type RequestInfo struct {

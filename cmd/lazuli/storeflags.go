@@ -18,6 +18,12 @@ type storeFlags struct {
 	plainHTTP, insecure bool
 	ca, cert, key       string
 	creds, authFile     string
+
+	// What other programs' command lines have beside these.
+	certDirs, cas []string
+	clients       []store.ClientCert
+	// openTarget opens targets; nil for [store.OpenTarget].
+	openTarget func(ctx context.Context, ref store.Ref, opts store.Options) (store.Target, error)
 }
 
 // add registers the flags with a prefix before their names.
@@ -63,11 +69,17 @@ func (s *storeFlags) over(both *storeFlags) *storeFlags {
 // options makes the store's options of the flags. A missing password is asked for on a terminal.
 func (a *app) storeOptions(s *storeFlags) (store.Options, error) {
 	o := store.Options{
-		PlainHTTP: s.plainHTTP, Insecure: s.insecure, CAFile: s.ca, CertFile: s.cert, KeyFile: s.key, AuthFile: s.authFile,
+		PlainHTTP: s.plainHTTP, Insecure: s.insecure, CertDirs: s.certDirs, CAFiles: s.cas, Clients: s.clients, AuthFile: s.authFile,
 		Env: os.Getenv, UserAgent: "lazuli/" + version(), Stdin: a.stdin, Stdout: a.stdout,
 	}
 	if (s.cert == "") != (s.key == "") {
 		return o, usagef("--cert and --key go together")
+	}
+	if s.cert != "" {
+		o.Clients = append(o.Clients, store.ClientCert{CertFile: s.cert, KeyFile: s.key})
+	}
+	if s.ca != "" {
+		o.CAFiles = append(o.CAFiles, s.ca)
 	}
 	if s.creds == "" {
 		return o, nil
@@ -127,7 +139,11 @@ func (a *app) openSides(ctx context.Context, source, target string, srcFlags, de
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	dest, err := store.OpenTarget(ctx, refs[1], destOptions)
+	open := destFlags.openTarget
+	if open == nil {
+		open = store.OpenTarget
+	}
+	dest, err := open(ctx, refs[1], destOptions)
 	if err != nil {
 		closeQuietly(src)
 		return nil, nil, nil, err
