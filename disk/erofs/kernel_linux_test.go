@@ -84,3 +84,18 @@ func TestMountLayers(t *testing.T) {
 		}
 	}
 }
+
+// TestMountGenuine mounts disks of the reference converter, as they are and with a layer of ours.
+func TestMountGenuine(t *testing.T) {
+	if !mounttest.Isolated(t, limit) {
+		return
+	}
+	l := edgeLayers(t)
+	for i, d := range genuineDisks(t) {
+		t.Run(fmt.Sprint(i), func(t *testing.T) { checkMounted(t, d, d.read(t)) })
+		t.Run(fmt.Sprint(i, "/added"), func(t *testing.T) {
+			got, want := added(t, d, l[2])
+			checkMounted(t, got, want)
+		})
+	}
+}
