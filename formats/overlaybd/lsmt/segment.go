@@ -142,3 +142,31 @@ func (s Segment) check(data int64, native bool) error {
 	}
 	return nil
 }
+
+// Check reports what keeps segments from being the index of a layer whose data ends at indexOffset: [Normalize] has not been
+// called, sources are outside of the data, there are too many, or only such with TagRemote, which readers would take for data.
+func Check(segs []Segment, indexOffset int64) error {
+	if len(segs) > MaxEntries {
+		return fmt.Errorf("layer with %d segments, readers take %d: %w", len(segs), MaxEntries, blob.ErrUnsupported)
+	}
+	if indexOffset < HeaderSize || indexOffset%SectorSize != 0 {
+		return fmt.Errorf("index at %d: not behind whole sectors", indexOffset)
+	}
+	last, remote := int64(0), 0
+	for _, s := range segs {
+		if s.Offset < last || s.Length > MaxLength {
+			return fmt.Errorf("segment of %d sectors at %d, after one up to %d", s.Length, s.Offset, last)
+		}
+		if err := s.check(indexOffset/SectorSize, false); err != nil {
+			return err
+		}
+		if s.Tag == TagRemote {
+			remote++
+		}
+		last = s.End()
+	}
+	if remote > 0 && remote == len(segs) {
+		return fmt.Errorf("layer with %d segments that lie elsewhere, and none of its own: %w", remote, blob.ErrUnsupported)
+	}
+	return nil
+}
