@@ -38,8 +38,9 @@ type FileSystem interface {
 	// Apply lays a layer over what is there, by the rules of package tarfs, and returns what that changes. The layer is used
 	// up. Extents of its regular files name blobs of the caller's numbering, at offsets that are multiples of [SectorSize] wherever the
 	// file's offset is one; a file's content ends in a sector that the blob has to its end, whose rest is zeros or at least harmless. What
-	// the last block of a file has behind that sector becomes an extent of [Zero]. Equal disks and equal layers give equal changes,
-	// whether the model has been kept or was read from the disk. After an error the model is unusable.
+	// the last block of a file has behind that sector becomes an extent of [Zero], unless that block was never used before and so is
+	// zeros. Equal disks and equal layers give equal changes, whether the model has been kept or was read from the disk. After an
+	// error the model is unusable.
 	Apply(layer *tree.Tree) (*Change, error)
 	// Size returns the size of the disk in bytes.
 	Size() int64
