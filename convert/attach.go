@@ -23,14 +23,8 @@ func (c *conversion) dress(out Output, im *sourceImage, fin *formats.Result) (oc
 		if err := json.Unmarshal(raw, &m); err != nil {
 			return desc, nil, fmt.Errorf("manifest: %w", err)
 		}
-		// Without the platform, which some registries refuse in a subject.
-		m.Subject = &ocispec.Descriptor{MediaType: im.src.Desc.MediaType, Digest: im.src.Desc.Digest, Size: im.src.Desc.Size}
-		switch e := out.Writer.(type) {
-		case formats.ReferrerMarker:
-			m.ArtifactType = e.ReferrerType()
-		case formats.IndexMarker:
-			m.ArtifactType = e.MarkIndexEntry(ocispec.Descriptor{}).ArtifactType
-		}
+		m.Subject = subject(im.src.Desc)
+		m.ArtifactType = referrerType(out.Writer)
 		var err error
 		if c.opt.ArtifactManifest {
 			desc, raw, err = store.MarshalArtifact(&m)
@@ -43,6 +37,22 @@ func (c *conversion) dress(out Output, im *sourceImage, fin *formats.Result) (oc
 	}
 	desc.Platform = im.src.Desc.Platform
 	return desc, raw, nil
+}
+
+// subject names an object without the platform, which some registries refuse in a subject.
+func subject(d ocispec.Descriptor) *ocispec.Descriptor {
+	return &ocispec.Descriptor{MediaType: d.MediaType, Digest: d.Digest, Size: d.Size}
+}
+
+// referrerType returns the artifact type of what a writer made, where it refers to its source.
+func referrerType(w formats.Writer) string {
+	switch e := w.(type) {
+	case formats.ReferrerMarker:
+		return e.ReferrerType()
+	case formats.IndexMarker:
+		return e.MarkIndexEntry(ocispec.Descriptor{}).ArtifactType
+	}
+	return ""
 }
 
 // attach makes the output's target name the converted images, and returns what it names.
@@ -84,8 +94,11 @@ func (c *conversion) attach(ctx context.Context, out Output, s *source, made []m
 
 // attachTag names the image alone, or an index of the images and of what the source's index carries beside them.
 func (c *conversion) attachTag(ctx context.Context, out Output, s *source, made []ocispec.Descriptor) (ocispec.Descriptor, error) {
-	if s.index == nil || len(made) == 1 && len(s.carried) == 0 {
+	if s.index == nil || len(made) == 1 && len(s.carried) == 0 && !c.opt.Index.Always {
 		return made[0], nil
+	}
+	for i, im := range s.images {
+		made[i].Annotations = im.src.Desc.Annotations // of the index's entry
 	}
 	carried, err := c.carry(ctx, out, s, made)
 	if err != nil {
@@ -103,6 +116,9 @@ func (c *conversion) carry(ctx context.Context, out Output, s *source, made []oc
 	}
 	var entries []ocispec.Descriptor
 	for _, d := range s.carried {
+		if d.Annotations[annotationReferenceType] != "" && c.indexType(s) == formats.MediaTypeDockerIndex {
+			continue // Docker's lists have none, and their readers stumble over an image without layers
+		}
 		if of := d.Annotations[annotationReferenceDigest]; of != "" {
 			target, ok := becomes[digest.Digest(of)]
 			if !ok {
@@ -119,6 +135,14 @@ func (c *conversion) carry(ctx context.Context, out Output, s *source, made []oc
 	return entries, nil
 }
 
+// indexType returns the media type of an index that is made of the source's.
+func (c *conversion) indexType(s *source) string {
+	if t := c.opt.Index.MediaType; t != "" && c.opt.Attach == AttachTag {
+		return t
+	}
+	return s.index.Desc.MediaType
+}
+
 // putIndex stores an index with the source's media type and annotations.
 func (c *conversion) putIndex(ctx context.Context, out Output, s *source, entries []ocispec.Descriptor) (ocispec.Descriptor, error) {
 	x := ocispec.Index{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex, Manifests: entries}
@@ -131,7 +155,10 @@ func (c *conversion) putIndex(ctx context.Context, out Output, s *source, entrie
 	}
 	if s.index != nil {
 		x.Annotations = s.index.Index.Annotations
-		x.MediaType = s.index.Desc.MediaType
+		x.MediaType = c.indexType(s)
+		if c.opt.Attach == AttachTag && c.opt.Index.Subject {
+			x.Subject, x.ArtifactType = subject(s.desc), referrerType(out.Writer)
+		}
 	}
 	raw, err := json.Marshal(x)
 	if err != nil {

@@ -38,6 +38,8 @@ type Options struct {
 	Attach Attach // default AttachTag
 	// Subject makes our manifests name their source as subject also where they are attached in another way than AttachReferrer.
 	Subject bool
+	// Index says how the index of an output's images is made, with AttachTag.
+	Index IndexOptions
 	// ArtifactManifest makes referrers artifact manifests, which release candidates of OCI 1.1 had, instead of image manifests with
 	// an artifact type. It needs AttachReferrer.
 	ArtifactManifest bool
@@ -62,6 +64,16 @@ type Options struct {
 	Readers []formats.Reader
 	// TempDir is where is spooled what cannot be streamed; "" means the system's directory.
 	TempDir string
+}
+
+// IndexOptions of an index of converted images. The zero value is a good default.
+type IndexOptions struct {
+	// MediaType of the index; "" means the source's.
+	MediaType string
+	// Always makes an index of whatever the source has one for, also where it has one image and nothing beside that.
+	Always bool
+	// Subject makes the index name the source's as its subject, with the artifact type of the manifests.
+	Subject bool
 }
 
 func (o *Options) setDefaults() error {

@@ -13,6 +13,7 @@ import (
 // Media types of Docker's images; those of OCI are in [ocispec].
 const (
 	MediaTypeDockerManifest = "application/vnd.docker.distribution.manifest.v2+json"
+	MediaTypeDockerIndex    = "application/vnd.docker.distribution.manifest.list.v2+json"
 	MediaTypeDockerConfig   = "application/vnd.docker.container.image.v1+json"
 	// MediaTypeDockerLayer is a layer that is not compressed; ".gzip" behind it says that it is.
 	MediaTypeDockerLayer = "application/vnd.docker.image.rootfs.diff.tar"
