@@ -225,16 +225,14 @@ func (b *builder) encode() ([]byte, error) {
 		encodeSlot(img[slotsAt+i*slotSize:], uint32(blocks))
 	}
 	for i := range b.nodes {
-		if err := b.encodeNode(img, &b.nodes[i]); err != nil {
-			return nil, err
-		}
+		b.encodeNode(img, &b.nodes[i])
 	}
 	return img, nil
 }
 
 func (b *builder) nid(at int) uint64 { return uint64(b.nodes[at].at-b.meta) / nidSize }
 
-func (b *builder) encodeNode(img []byte, p *builtNode) error {
+func (b *builder) encodeNode(img []byte, p *builtNode) {
 	n := p.node
 	record := appendXattrs(p.in.appendTo(nil), n.Xattrs)
 	var content []byte
@@ -258,7 +256,6 @@ func (b *builder) encodeNode(img []byte, p *builtNode) error {
 		copy(img[int64(p.in.u)<<b.bits:], content[:p.blocks])
 	}
 	copy(img[p.at:], append(record, content[p.blocks:]...))
-	return nil
 }
 
 // appendIndexes appends the indexes of a file's chunks: 0 u16 0 | 2 u16 device | 4 u32 block.

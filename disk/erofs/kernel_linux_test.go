@@ -1,6 +1,7 @@
 package erofs_test
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -40,7 +41,7 @@ func mountLoop(t *testing.T, name, dir string) {
 		}
 		defer loop.Close()
 		config := unix.LoopConfig{Fd: uint32(file.Fd()), Info: unix.LoopInfo64{Flags: unix.LO_FLAGS_READ_ONLY | unix.LO_FLAGS_AUTOCLEAR}}
-		if err := unix.IoctlLoopConfigure(int(loop.Fd()), &config); err == unix.EBUSY { //nolint:errorlint // a number as it is
+		if err := unix.IoctlLoopConfigure(int(loop.Fd()), &config); errors.Is(err, unix.EBUSY) {
 			continue // somebody else was quicker
 		} else if err != nil {
 			t.Fatal(err)
