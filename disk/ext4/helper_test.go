@@ -22,6 +22,14 @@ type content struct{ blobs [][]byte }
 // layer reads a tar into a tree whose files lie in a new blob.
 func (c *content) layer(tb testing.TB, tar []byte) *tree.Tree {
 	tb.Helper()
+	t, err := c.tryLayer(tar)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return t
+}
+
+func (c *content) tryLayer(tar []byte) (*tree.Tree, error) {
 	number := uint32(len(c.blobs))
 	var stored []byte
 	b := tarfs.NewBuilder()
@@ -32,20 +40,17 @@ func (c *content) layer(tb testing.TB, tar []byte) *tree.Tree {
 			break
 		}
 		if err != nil {
-			tb.Fatal(err)
+			return nil, err
 		}
 		n, err := b.Add(e)
 		if err != nil {
-			tb.Fatal(err)
-		}
-		if e.Size == 0 {
-			continue
+			return nil, err
 		}
 		p, err := io.ReadAll(r)
 		if err != nil {
-			tb.Fatal(err)
+			return nil, err
 		}
-		// Whole blocks of zeros are holes, and sectors of zeros between others too, so that there are pieces of all kinds.
+		// Sectors of zeros are holes, so that there are pieces of all kinds.
 		for at := 0; at < len(p); {
 			end := min(at+disk.SectorSize, len(p))
 			if len(bytes.Trim(p[at:end], "\x00")) == 0 {
@@ -61,7 +66,13 @@ func (c *content) layer(tb testing.TB, tar []byte) *tree.Tree {
 		stored = append(stored, bytes.Repeat([]byte{0xA5}, -len(stored)&(disk.BlockSize-1))...)
 	}
 	c.blobs = append(c.blobs, stored)
-	return b.Tree()
+	return b.Tree(), nil
+}
+
+// mergeable reports whether layers can be laid over each other: hard links may lead nowhere.
+func mergeable(layers []*tree.Tree) bool {
+	_, err := tarfs.Merge(layers)
+	return err == nil
 }
 
 // device is a disk in memory, of which only what was written is kept.
