@@ -1,5 +1,10 @@
 package flate
 
+import (
+	"errors"
+	"io"
+)
+
 // Trace says what a [Reader] notes of the compressed stream beside the plain bytes, for those who ask it for more than
 // these. Tracing costs time, and nothing is noted of streams that are not gzip.
 type Trace uint8
@@ -86,6 +91,23 @@ func (r *Reader) AppendCheckpoints(dst []*Checkpoint) []*Checkpoint {
 		}
 	}
 	return dst
+}
+
+// Piece returns where what Next returned last begins and ends in the plain bytes of the layer: what the other methods may be asked
+// about. It needs a trace of a gzip stream; for others it returns 0, 0.
+func (r *Reader) Piece() (from, to int64) {
+	if r.trace == nil {
+		return 0, 0
+	}
+	return r.trace.from, r.trace.to
+}
+
+// Ended reports whether Next has returned io.EOF, and how many gzip members there are then. It needs [TraceIndex].
+func (r *Reader) Ended() (members int, ok bool) {
+	if r.trace == nil || !errors.Is(r.err, io.EOF) {
+		return 0, false
+	}
+	return r.trace.index.ended, true
 }
 
 // indexed reports whether there is an index of off.
