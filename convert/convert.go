@@ -63,6 +63,11 @@ func Convert(ctx context.Context, src store.Source, outputs []Output, opt Option
 			return nil, err
 		}
 	}
+	for o := range outputs {
+		for i, im := range s.images {
+			c.rememberImage(ctx, o, im, made[o][i].desc)
+		}
+	}
 	res.Wall = time.Since(begin)
 	return res, nil
 }
@@ -102,6 +107,9 @@ func (u *unstored) Fetch(ctx context.Context, desc ocispec.Descriptor) (io.ReadC
 
 // image converts one image for all outputs.
 func (c *conversion) image(ctx context.Context, im *sourceImage) ([]Image, []madeImage, error) {
+	if images, manifests, ok, err := c.knownImages(ctx, im); ok || err != nil {
+		return images, manifests, err
+	}
 	layers, reused, err := c.layers(ctx, im)
 	if err != nil {
 		return nil, nil, err
@@ -132,17 +140,23 @@ func (c *conversion) image(ctx context.Context, im *sourceImage) ([]Image, []mad
 			return nil, nil, err
 		}
 		manifests[o] = madeImage{desc, raw}
-		if c.opt.BeforeTag != nil {
-			with := Output{out.Writer, &unstored{out.Target, manifests[o], im.src}}
-			if err := c.opt.BeforeTag(ctx, with, desc, im.src.Desc); err != nil {
-				return nil, nil, err
-			}
+		if err := c.beforeTag(ctx, o, im, manifests[o]); err != nil {
+			return nil, nil, err
 		}
 		image.Desc, image.Stats, image.CPU = desc, fin.Stats, fin.CPU
 		image.Size += fin.Stats["bootstrap_layer_bytes"]
 		images[o] = image
 	}
 	return images, manifests, nil
+}
+
+// beforeTag lets the caller look at an image.
+func (c *conversion) beforeTag(ctx context.Context, o int, im *sourceImage, made madeImage) error {
+	if c.opt.BeforeTag == nil {
+		return nil
+	}
+	out := c.outputs[o]
+	return c.opt.BeforeTag(ctx, Output{out.Writer, &unstored{out.Target, made, im.src}}, made.desc, im.src.Desc)
 }
 
 // giveAway lets Finish use up the trees of the layers, which nothing here holds any more, but for those that stand twice.

@@ -26,7 +26,13 @@ func (c *conversion) lookup(ctx context.Context, o int, k Key) (Known, formats.R
 	if !ok || c.opt.Record == nil {
 		return Known{}, nil, false
 	}
-	known, ok, err := c.opt.Record.Lookup(ctx, k)
+	find := c.opt.Record.Lookup
+	if near, ok := c.opt.Record.(NearRecord); ok {
+		find = func(ctx context.Context, k Key) (Known, bool, error) {
+			return near.LookupNear(ctx, k, c.outputs[o].Target.Ref().Place())
+		}
+	}
+	known, ok, err := find(ctx, k)
 	return known, re, ok && err == nil
 }
 
@@ -69,14 +75,7 @@ func (c *conversion) obtain(ctx context.Context, o int, k Key, known Known) (str
 		if src == nil {
 			continue
 		}
-		if ok, err := t.Mount(ctx, known.Desc, src); err == nil && ok {
-			c.note(ctx, k, known, here)
-			return place, true
-		}
-		r, err := src.Fetch(ctx, known.Desc)
-		if err == nil {
-			err = errors.Join(t.Push(ctx, known.Desc, r), r.Close())
-		}
+		err := bring(ctx, t, known.Desc, src)
 		switch {
 		case err == nil:
 			c.note(ctx, k, known, here)
@@ -90,6 +89,18 @@ func (c *conversion) obtain(ctx context.Context, o int, k Key, known Known) (str
 		}
 	}
 	return "", false
+}
+
+// bring makes the target have a blob of a place: mounted if that is possible, else copied.
+func bring(ctx context.Context, t store.Target, desc ocispec.Descriptor, src store.Source) error {
+	if ok, err := t.Mount(ctx, desc, src); err == nil && ok {
+		return nil
+	}
+	r, err := src.Fetch(ctx, desc)
+	if err != nil {
+		return err
+	}
+	return errors.Join(t.Push(ctx, desc, r), r.Close())
 }
 
 // whereKnown says where a layer would be taken from that was converted before.

@@ -141,6 +141,28 @@ type Record interface {
 	Forget(ctx context.Context, k Key, place string) error
 }
 
+// NearRecord is the optional ability of a [Record] to look for the places of a blob that are near to a target first, where it knows more of
+// them than are worth a try.
+type NearRecord interface {
+	// LookupNear is Lookup for a target: here is its place.
+	LookupNear(ctx context.Context, k Key, here string) (Known, bool, error)
+}
+
+// ManifestKey says what a converted image depends on.
+type ManifestKey struct {
+	Source digest.Digest // of the source's manifest
+	Format string
+	Writer string // version of the writer with its options, and how the image is attached
+}
+
+// ManifestRecord is the optional ability of a [Record] to know images as a whole, of writers that are [formats.ImageVersioner]. What is
+// said of Record and its methods holds for manifests.
+type ManifestRecord interface {
+	LookupManifest(ctx context.Context, k ManifestKey) (Known, bool, error)
+	StoreManifest(ctx context.Context, k ManifestKey, manifest Known) error
+	ForgetManifest(ctx context.Context, k ManifestKey, place string) error
+}
+
 // Result is a finished conversion.
 type Result struct {
 	Images []Image // one for each output and platform

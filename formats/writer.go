@@ -42,6 +42,14 @@ type Reopener interface {
 	Reopen(ctx context.Context, desc ocispec.Descriptor, src blob.Source) (Layer, error)
 }
 
+// ImageVersioner is the optional ability of a [Writer] to say on what its images depend beside their source, so that an image that was
+// converted before is known as a whole.
+type ImageVersioner interface {
+	// ImageVersion changes whenever the manifest of the same source, or what that names, changes: [Writer.Version] and every option
+	// that counts for the image alone. It is short, and the same for the same options.
+	ImageVersion() string
+}
+
 // IndexMarker is the optional ability of a [Writer] to mark its images in an index, so that runtimes that know the format
 // find them and others pass them over.
 type IndexMarker interface {

@@ -1,156 +1,102 @@
 package record
 
 import (
+	"cmp"
 	"context"
-	"database/sql"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net/url"
-	"os"
-	"path/filepath"
-	"time"
+	"slices"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
-	"modernc.org/sqlite" // also the driver "sqlite"
-	sqlite3 "modernc.org/sqlite/lib"
 
 	"github.com/lazuli-project/lazuli/convert"
 )
 
-// schemaVersion is the database's user_version. Files of before there was one have 0, and the first table.
-const schemaVersion = 2
+// Record is an open record, which may be used concurrently.
+type Record interface {
+	convert.Record
+	convert.ManifestRecord
+	// Entries returns all layers that are known, sorted by their keys.
+	Entries(ctx context.Context) ([]Entry, error)
+	// Import adds an entry. Its places are added to those that are known of the blob.
+	Import(ctx context.Context, e Entry) error
+	// Remove forgets layers and returns how many: with a digest, those whose source layer or blob that is; with a place, all that
+	// is there or below it, unless it was seen elsewhere too; with neither, all. Images as a whole are forgotten in each case.
+	Remove(ctx context.Context, dgst digest.Digest, place string) (int64, error)
+	Close() error
+}
 
-// schema adds what is missing, so that files of older versions keep what they know.
-const schema = `
-CREATE TABLE IF NOT EXISTS layers (
-	source     TEXT NOT NULL, -- digest of the stored source layer
-	format     TEXT NOT NULL,
-	writer     TEXT NOT NULL, -- version and options of the writer
-	descriptor TEXT NOT NULL, -- of the stored blob, JSON
-	PRIMARY KEY (source, format, writer)
-) STRICT, WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS places (
-	blob  TEXT NOT NULL, -- digest
-	place TEXT NOT NULL, -- repository, layout or archive where it was seen
-	PRIMARY KEY (blob, place)
-) STRICT, WITHOUT ROWID`
+// None knows nothing and remembers nothing.
+var None Record = (*DB)(nil)
 
-// ErrNewer means that a newer version made the file.
-var ErrNewer = errors.New("made by a newer version")
+// Foreign is the writer of layers that overlaybd's own converter made. They are known by their chain alone, and no writer of ours
+// takes them up: a layer fits only on the exact file system below it, of which the rows of that converter say nothing.
+const Foreign = "overlaybd-convertor"
 
-// DB is an open record. A nil DB knows nothing and remembers nothing. It may be used concurrently, also by several processes.
-type DB struct{ db *sql.DB }
+// Entry is what is known of one layer, as it is exported: one JSON object.
+type Entry struct {
+	Source digest.Digest      `json:"source,omitempty"` // of the stored source layer; "" for layers of Foreign
+	Format string             `json:"format"`
+	Writer string             `json:"writer"`          // version and options of the writer
+	Below  digest.Digest      `json:"below,omitempty"` // of a layer that depends on those below, see [convert.Key]
+	Chain  digest.Digest      `json:"chain,omitempty"`
+	Blob   ocispec.Descriptor `json:"blob"`
+	Places []string           `json:"places"` // repositories, layouts and archives where the blob was seen
+}
 
-var _ convert.Record = (*DB)(nil)
+// ErrEntry means that an entry to import lacks something.
+var ErrEntry = errors.New("invalid entry")
 
-// Open opens the record in the file, which is created where it is absent, and brought up to date where it is old.
-func Open(ctx context.Context, file string) (*DB, error) {
-	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
-		return nil, fmt.Errorf("record: %w", err)
+// Key returns what the layer is known by.
+func (e *Entry) Key() convert.Key {
+	return convert.Key{Source: e.Source, Format: e.Format, Writer: e.Writer, Below: e.Below, Chain: e.Chain}
+}
+
+// isForeign reports whether a key is that of a layer of another converter.
+func isForeign(k convert.Key) bool { return k.Source == "" && k.Writer == Foreign }
+
+// Validate returns ErrEntry for an entry that lacks something.
+func (e *Entry) Validate() error {
+	needed := e.Source
+	if isForeign(e.Key()) {
+		needed = e.Chain
 	}
-	// A transaction that may write begins as a writer: two of them that read first could not both go on.
-	u := url.URL{Scheme: "file", Opaque: (&url.URL{Path: filepath.ToSlash(file)}).EscapedPath(),
-		RawQuery: "_txlock=immediate&_pragma=busy_timeout(5000)&_pragma=journal_mode(WAL)&_pragma=synchronous(NORMAL)"}
-	db, err := sql.Open("sqlite", u.String())
-	if err != nil {
-		return nil, fmt.Errorf("record %s: %w", file, err)
+	if err := needed.Validate(); err != nil {
+		return fmt.Errorf("%w: source %.100q: %w", ErrEntry, needed, err)
 	}
-	d := &DB{db}
-	// The first connections to a new file change its journal, for which SQLite does not wait.
-	for begin := time.Now(); ; {
-		err := d.migrate(ctx)
-		if err == nil {
-			return d, nil
+	for _, d := range []digest.Digest{e.Below, e.Chain} {
+		if d == "" {
+			continue
 		}
-		if !isBusy(err) || time.Since(begin) > busyTimeout || !pause(ctx) {
-			return nil, errors.Join(fmt.Errorf("record %s: %w", file, err), db.Close())
+		if err := d.Validate(); err != nil {
+			return fmt.Errorf("%w: chain %.100q: %w", ErrEntry, d, err)
 		}
 	}
+	if err := e.Blob.Digest.Validate(); err != nil {
+		return fmt.Errorf("%w: blob %.100q: %w", ErrEntry, e.Blob.Digest, err)
+	}
+	if e.Format == "" || e.Writer == "" || e.Blob.Size < 0 {
+		return fmt.Errorf("%w: layer %s: format %q, writer %q, %d bytes", ErrEntry, e.Source, e.Format, e.Writer, e.Blob.Size)
+	}
+	return nil
 }
 
-// busyTimeout is how long others may keep the file locked.
-const busyTimeout = 5 * time.Second
-
-// isBusy reports whether others have the file locked.
-func isBusy(err error) bool {
-	var e *sqlite.Error
-	return errors.As(err, &e) && e.Code()&0xff == sqlite3.SQLITE_BUSY
+// importEntry stores an entry once it is valid.
+func importEntry(ctx context.Context, r convert.Record, e Entry) error {
+	if err := e.Validate(); err != nil {
+		return fmt.Errorf("record: %w", err)
+	}
+	return r.Store(ctx, e.Key(), convert.Known{Desc: e.Blob, Places: e.Places})
 }
 
-// pause waits a little, and reports whether the context goes on.
-func pause(ctx context.Context) bool {
-	timer := time.NewTimer(20 * time.Millisecond)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
-}
-
-// migrate brings the tables up to date.
-func (d *DB) migrate(ctx context.Context) error {
-	var version int
-	if err := d.db.QueryRowContext(ctx, `PRAGMA user_version`).Scan(&version); err != nil {
-		return err
-	}
-	switch {
-	case version == schemaVersion:
-		return nil
-	case version > schemaVersion:
-		return fmt.Errorf("version %d, and %d is the latest that is known: %w", version, schemaVersion, ErrNewer)
-	}
-	return d.transaction(ctx, func(tx *sql.Tx) error {
-		_, err := tx.ExecContext(ctx, schema+fmt.Sprintf("; PRAGMA user_version = %d", schemaVersion))
-		return err
+// sortEntries sorts by key, then by blob.
+func sortEntries(list []Entry) {
+	slices.SortFunc(list, func(a, b Entry) int {
+		return cmp.Or(cmp.Compare(a.Source, b.Source), cmp.Compare(a.Format, b.Format), cmp.Compare(a.Writer, b.Writer),
+			cmp.Compare(a.Below, b.Below), cmp.Compare(a.Chain, b.Chain), cmp.Compare(a.Blob.Digest, b.Blob.Digest))
 	})
-}
-
-// transaction runs fn in a transaction.
-func (d *DB) transaction(ctx context.Context, fn func(tx *sql.Tx) error) error {
-	tx, err := d.db.BeginTx(ctx, nil)
-	if err != nil {
-		return err
-	}
-	if err := fn(tx); err != nil {
-		return errors.Join(err, tx.Rollback())
-	}
-	return tx.Commit()
-}
-
-// Close closes the file.
-func (d *DB) Close() error {
-	if d == nil {
-		return nil
-	}
-	return d.db.Close()
-}
-
-// Lookup implements [convert.Record].
-func (d *DB) Lookup(ctx context.Context, k convert.Key) (convert.Known, bool, error) {
-	if d == nil {
-		return convert.Known{}, false, nil
-	}
-	var raw string
-	err := d.db.QueryRowContext(ctx, `SELECT descriptor FROM layers WHERE source = ? AND format = ? AND writer = ?`,
-		k.Source.String(), k.Format, k.Writer).Scan(&raw)
-	if errors.Is(err, sql.ErrNoRows) {
-		return convert.Known{}, false, nil
-	}
-	var known convert.Known
-	if err == nil {
-		known.Desc, err = parseDescriptor(raw)
-	}
-	if err == nil {
-		known.Places, err = d.places(ctx, known.Desc.Digest)
-	}
-	if err != nil {
-		return convert.Known{}, false, fmt.Errorf("record: %w", err)
-	}
-	return known, true, nil
 }
 
 func parseDescriptor(raw string) (ocispec.Descriptor, error) {
@@ -159,75 +105,4 @@ func parseDescriptor(raw string) (ocispec.Descriptor, error) {
 		return desc, err
 	}
 	return desc, desc.Digest.Validate()
-}
-
-// places lists where a blob was seen, sorted.
-func (d *DB) places(ctx context.Context, blob digest.Digest) ([]string, error) {
-	rows, err := d.db.QueryContext(ctx, `SELECT place FROM places WHERE blob = ? ORDER BY place`, blob.String())
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	var list []string
-	for rows.Next() {
-		var place string
-		if err := rows.Scan(&place); err != nil {
-			return nil, err
-		}
-		list = append(list, place)
-	}
-	return list, rows.Err()
-}
-
-// Store implements [convert.Record].
-func (d *DB) Store(ctx context.Context, k convert.Key, blob convert.Known) error {
-	if d == nil {
-		return nil
-	}
-	raw, err := json.Marshal(blob.Desc)
-	if err == nil {
-		err = d.transaction(ctx, func(tx *sql.Tx) error {
-			_, err := tx.ExecContext(ctx, `INSERT OR REPLACE INTO layers (source, format, writer, descriptor) VALUES (?, ?, ?, ?)`,
-				k.Source.String(), k.Format, k.Writer, string(raw))
-			for _, place := range blob.Places {
-				if err == nil {
-					_, err = tx.ExecContext(ctx, `INSERT OR IGNORE INTO places (blob, place) VALUES (?, ?)`, blob.Desc.Digest.String(), place)
-				}
-			}
-			return err
-		})
-	}
-	if err != nil {
-		return fmt.Errorf("record: %w", err)
-	}
-	return nil
-}
-
-// Forget implements [convert.Record].
-func (d *DB) Forget(ctx context.Context, k convert.Key, place string) error {
-	if d == nil {
-		return nil
-	}
-	known, ok, err := d.Lookup(ctx, k)
-	if err != nil || !ok {
-		return err
-	}
-	blob := known.Desc.Digest.String()
-	err = d.transaction(ctx, func(tx *sql.Tx) error {
-		if _, err := tx.ExecContext(ctx, `DELETE FROM places WHERE blob = ? AND place = ?`, blob, place); err != nil {
-			return err
-		}
-		return dropLost(ctx, tx, blob)
-	})
-	if err != nil {
-		return fmt.Errorf("record: %w", err)
-	}
-	return nil
-}
-
-// dropLost removes the layers whose blob has no place.
-func dropLost(ctx context.Context, tx *sql.Tx, blob string) error {
-	_, err := tx.ExecContext(ctx, `DELETE FROM layers WHERE json_extract(descriptor, '$.digest') = ?1
-		AND NOT EXISTS (SELECT 1 FROM places WHERE blob = ?1)`, blob)
-	return err
 }

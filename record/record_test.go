@@ -92,16 +92,34 @@ func TestMigration(t *testing.T) {
 	_, err = old.ExecContext(t.Context(), `CREATE TABLE layers (source TEXT NOT NULL, format TEXT NOT NULL, writer TEXT NOT NULL, descriptor TEXT NOT NULL,
 		PRIMARY KEY (source, format, writer)) STRICT, WITHOUT ROWID`)
 	if err == nil {
-		_, err = old.ExecContext(t.Context(), `INSERT INTO layers VALUES (?, 'nydus', '1', ?)`, k.Source.String(), `{"mediaType":"m","digest":"`+digest.FromString("b").String()+`","size":7}`)
+		_, err = old.ExecContext(t.Context(), `INSERT INTO layers VALUES (?1, 'nydus', '1', ?2), (?1, 'overlaybd', '1', ?2)`, k.Source.String(), `{"mediaType":"m","digest":"`+digest.FromString("b").String()+`","size":7}`)
 	}
 	if err := errors.Join(err, old.Close()); err != nil {
 		t.Fatal(err)
 	}
 	for range 2 {
 		d := open(t, file)
+		if list, err := d.Entries(t.Context()); err != nil || len(list) != 1 {
+			t.Errorf("%+v, %v", list, err)
+		}
 		if got, ok := lookup(t, d, k); !ok || got.Desc.Size != 7 || len(got.Places) != 0 {
 			t.Errorf("%+v, %v", got, ok)
 		}
+	}
+	upper := k
+	upper.Below, upper.Chain = digest.FromString("below"), digest.FromString("chain")
+	d := open(t, file)
+	if _, ok := lookup(t, d, upper); ok {
+		t.Error("a layer is known on others than those it was converted on")
+	}
+	if err := d.Store(t.Context(), upper, convert.Known{Desc: blobOf("upper"), Places: []string{"host/a"}}); err != nil {
+		t.Fatal(err)
+	}
+	if got, ok := lookup(t, d, upper); !ok || got.Desc.Digest != blobOf("upper").Digest {
+		t.Errorf("%+v, %v", got, ok)
+	}
+	if got, ok := lookup(t, d, k); !ok || got.Desc.Size != 7 {
+		t.Errorf("%+v, %v", got, ok)
 	}
 	newer, err := sql.Open("sqlite", file)
 	if err == nil {
@@ -177,6 +195,7 @@ func TestEntries(t *testing.T) {
 	}
 	for name, e := range map[string]Entry{
 		"source": {Source: "x", Format: "f", Writer: "w", Blob: blobOf("b")}, "blob": {Source: digest.FromString("x"), Format: "f", Writer: "w"},
+		"chain of another's": {Format: "overlaybd", Writer: Foreign, Blob: blobOf("b")}, "below": {Source: digest.FromString("x"), Format: "f", Writer: "w", Below: "x", Blob: blobOf("b")},
 		"format": {Source: digest.FromString("x"), Writer: "w", Blob: blobOf("b")}, "writer": {Source: digest.FromString("x"), Format: "f", Blob: blobOf("b")},
 	} {
 		if err := d.Import(t.Context(), e); !errors.Is(err, ErrEntry) {

@@ -3,34 +3,18 @@ package record
 import (
 	"context"
 	"database/sql"
-	"errors"
 	"fmt"
 	"strings"
 
 	"github.com/opencontainers/go-digest"
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
-
-	"github.com/lazuli-project/lazuli/convert"
 )
 
-// Entry is what is known of one layer, as it is exported: one JSON object.
-type Entry struct {
-	Source digest.Digest      `json:"source"` // of the stored source layer
-	Format string             `json:"format"`
-	Writer string             `json:"writer"` // version and options of the writer
-	Blob   ocispec.Descriptor `json:"blob"`
-	Places []string           `json:"places"` // repositories, layouts and archives where the blob was seen
-}
-
-// ErrEntry means that an entry to import lacks something.
-var ErrEntry = errors.New("invalid entry")
-
-// Entries returns all entries, sorted by source, format and writer.
+// Entries implements [Record].
 func (d *DB) Entries(ctx context.Context) ([]Entry, error) {
 	if d == nil {
 		return nil, nil
 	}
-	rows, err := d.db.QueryContext(ctx, `SELECT source, format, writer, descriptor FROM layers ORDER BY source, format, writer`)
+	rows, err := d.db.QueryContext(ctx, `SELECT source, format, writer, below, chain, descriptor FROM layers`)
 	if err != nil {
 		return nil, fmt.Errorf("record: %w", err)
 	}
@@ -39,7 +23,7 @@ func (d *DB) Entries(ctx context.Context) ([]Entry, error) {
 	for rows.Next() {
 		var e Entry
 		var raw string
-		if err := rows.Scan(&e.Source, &e.Format, &e.Writer, &raw); err != nil {
+		if err := rows.Scan(&e.Source, &e.Format, &e.Writer, &e.Below, &e.Chain, &raw); err != nil {
 			return nil, fmt.Errorf("record: %w", err)
 		}
 		if e.Blob, err = parseDescriptor(raw); err != nil {
@@ -55,33 +39,14 @@ func (d *DB) Entries(ctx context.Context) ([]Entry, error) {
 			return nil, fmt.Errorf("record: %w", err)
 		}
 	}
+	sortEntries(list)
 	return list, nil
 }
 
-// Validate returns ErrEntry for an entry that lacks something.
-func (e *Entry) Validate() error {
-	if err := e.Source.Validate(); err != nil {
-		return fmt.Errorf("%w: source %.100q: %w", ErrEntry, e.Source, err)
-	}
-	if err := e.Blob.Digest.Validate(); err != nil {
-		return fmt.Errorf("%w: blob %.100q: %w", ErrEntry, e.Blob.Digest, err)
-	}
-	if e.Format == "" || e.Writer == "" || e.Blob.Size < 0 {
-		return fmt.Errorf("%w: layer %s: format %q, writer %q, %d bytes", ErrEntry, e.Source, e.Format, e.Writer, e.Blob.Size)
-	}
-	return nil
-}
+// Import implements [Record].
+func (d *DB) Import(ctx context.Context, e Entry) error { return importEntry(ctx, d, e) }
 
-// Import adds an entry. Its places are added to those that are known of the blob.
-func (d *DB) Import(ctx context.Context, e Entry) error {
-	if err := e.Validate(); err != nil {
-		return fmt.Errorf("record: %w", err)
-	}
-	return d.Store(ctx, convert.Key{Source: e.Source, Format: e.Format, Writer: e.Writer}, convert.Known{Desc: e.Blob, Places: e.Places})
-}
-
-// Remove forgets entries and returns how many: with a digest, those whose source layer or blob that is; with a place, all that
-// is there or below it, unless it was seen elsewhere too; with neither, all.
+// Remove implements [Record].
 func (d *DB) Remove(ctx context.Context, dgst digest.Digest, place string) (int64, error) {
 	if d == nil {
 		return 0, nil
@@ -104,7 +69,7 @@ func (d *DB) Remove(ctx context.Context, dgst digest.Digest, place string) (int6
 		if n, err = res.RowsAffected(); err != nil {
 			return err
 		}
-		_, err = tx.ExecContext(ctx, `DELETE FROM places WHERE blob NOT IN (SELECT json_extract(descriptor, '$.digest') FROM layers)`)
+		_, err = tx.ExecContext(ctx, `DELETE FROM manifests; DELETE FROM places WHERE blob NOT IN (SELECT json_extract(descriptor, '$.digest') FROM layers)`)
 		return err
 	})
 	if err != nil {
