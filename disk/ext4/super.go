@@ -155,7 +155,7 @@ func (s *superblock) hasSuper(group int64) bool {
 	return false
 }
 
-// decodeSuper reads a superblock of a disk of size bytes and checks that numbers in it are possible.
+// decodeSuper reads a superblock of a disk of size bytes, refuses what Read can't read, and checks that numbers in it are possible.
 func decodeSuper(p []byte, size int64) (*superblock, error) {
 	le := binary.LittleEndian
 	if le.Uint16(p[0x38:]) != superMagic {
@@ -195,6 +195,9 @@ func decodeSuper(p []byte, size int64) (*superblock, error) {
 	if s.incompat(incompat64bit) {
 		s.blocks |= int64(le.Uint32(p[0x150:])) << 32
 		s.descSize = int64(le.Uint16(p[0xFE:]))
+	}
+	if err := s.checkReadable(); err != nil {
+		return nil, err // before numbers that mean something else then
 	}
 	return s, s.check(size)
 }

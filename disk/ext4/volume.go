@@ -37,9 +37,6 @@ func openVolume(dev io.ReaderAt, size int64) (*volume, error) {
 	if err != nil {
 		return nil, fmt.Errorf("superblock: %w", err)
 	}
-	if err := sb.checkReadable(); err != nil {
-		return nil, err
-	}
 	v := &volume{sb: *sb, budget: 2*sb.blocks + int64(sb.inodes)}
 	table := make([]byte, sb.groups()*sb.descSize)
 	if err := readFull(dev, table, (sb.firstData+1)*sb.blockSize, size); err != nil {
