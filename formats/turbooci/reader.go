@@ -1,0 +1,26 @@
+package turbooci
+
+import (
+	"context"
+
+	"github.com/lazuli-project/lazuli/formats"
+	"github.com/lazuli-project/lazuli/formats/overlaybd"
+)
+
+// Reader reads images of turboOCI, also such that have native layers of overlaybd between.
+type Reader struct{}
+
+var _ formats.Reader = Reader{}
+
+// Name implements [formats.Reader].
+func (Reader) Name() string { return Name }
+
+// Recognize implements [formats.Reader].
+func (Reader) Recognize(m *formats.Manifest) bool {
+	return overlaybd.IsDisk(m) && overlaybd.HasTurbo(m)
+}
+
+// Open implements [formats.Reader].
+func (Reader) Open(ctx context.Context, m *formats.Manifest, s formats.Sources) (*formats.Image, error) {
+	return overlaybd.Open(ctx, Name, m, s)
+}
