@@ -8,6 +8,7 @@ import (
 
 	"github.com/lazuli-project/lazuli/check"
 	"github.com/lazuli-project/lazuli/formats"
+	"github.com/lazuli-project/lazuli/formats/oci"
 	"github.com/lazuli-project/lazuli/image"
 )
 
@@ -57,7 +58,7 @@ read through the lazy path. Each difference is printed on a line, and the exit c
 				return err
 			}
 			// The plain image is the source where there are several.
-			plainFirst := []formats.Reader{readers()[1], readers()[0]}
+			plainFirst := append([]formats.Reader{oci.Reader{}}, lazyReaders()...)
 			src, err := image.Open(ctx, refs[0], image.Options{Store: so, Platform: i.platform, Readers: plainFirst})
 			if err != nil {
 				return fmt.Errorf("source: %w", err)

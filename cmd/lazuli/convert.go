@@ -5,16 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strconv"
-	"strings"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/spf13/cobra"
 
-	"github.com/lazuli-project/lazuli/backend"
 	"github.com/lazuli-project/lazuli/check"
 	"github.com/lazuli-project/lazuli/convert"
-	"github.com/lazuli-project/lazuli/encrypt"
 	"github.com/lazuli-project/lazuli/formats"
 	"github.com/lazuli-project/lazuli/formats/nydus"
 	"github.com/lazuli-project/lazuli/formats/oci"
@@ -23,9 +19,14 @@ import (
 )
 
 type convertFlags struct {
-	subject            bool                        // of nydusify
+	subject            bool                        // of drop-ins
+	index              convert.IndexOptions        // of drop-ins
+	turboFS            []string                    // of convertor, instead of fileSystems for overlaybd too
+	tempDir            string                      // for what cannot be streamed; "" for the system's
+	onProgress         func(convert.Progress)      // instead of the usual way
 	report             func(*convert.Result) error // prints the result; nil for the usual way
 	formats, platforms []string
+	outputs            map[string]string // of --output
 	attach             string
 	compression        string
 	level              int
@@ -39,6 +40,8 @@ type convertFlags struct {
 	prefetch           string
 	options            map[string]string
 	fsVersion          int
+	fileSystems        []string // of disks
+	vsize              int      // of disks, in GiB
 	encrypt            bool
 	encryptKeys        []string
 	keys               keyFlags
@@ -60,6 +63,8 @@ Layers that the target has already are neither downloaded nor pushed again.`,
   docker save app | lazuli convert docker-archive:- oci:/tmp/app
   # beside the original, under one tag
   lazuli convert --attach index host/app:1 host/app:1
+  # two formats from one download, as host/app:1-overlaybd and host/app:1-turbo-oci
+  lazuli convert -f overlaybd,turbo-oci host/app:1 host/app:1
   # back: a plain image of a lazy one
   lazuli convert -f oci host/app:1-nydus host/app:1-plain
   # what would happen, and may I push?
@@ -67,10 +72,11 @@ Layers that the target has already are neither downloaded nor pushed again.`,
 		Args: exactArgs(2),
 	}
 	f := cmd.Flags()
-	f.StringSliceVarP(&c.formats, "format", "f", []string{nydus.Name}, "format of the result: nydus; nydus-ref, an index beside the layers as they are; or oci, to make a plain image of a lazy one")
+	f.StringSliceVarP(&c.formats, "format", "f", []string{nydus.Name}, "`FORMAT`,... of the result: nydus; nydus-ref, an index beside the layers as they are; overlaybd; turbo-oci, its index beside the layers; or oci alone, to make a plain image of a lazy one")
+	f.StringToStringVar(&c.outputs, "output", nil, "`FORMAT=TARGET` for one of several formats (TARGET with -FORMAT behind its tag)")
 	f.StringVar(&c.attach, "attach", "tag", "tag: an image of its own; index: the source's manifests first, ours last; referrer: a manifest whose subject is the source")
 	f.StringSliceVar(&c.platforms, "platform", nil, "`OS/ARCH[/VARIANT]`,... to convert (all)")
-	f.StringVar(&c.compression, "compression", "zstd", "none, lz4 or zstd")
+	f.StringVar(&c.compression, "compression", "", "none, lz4 or zstd (zstd for nydus, lz4 for overlaybd)")
 	f.IntVar(&c.level, "level", 0, "compression level, 1 to 19; without, what gzip found in the layers is used instead of a search")
 	c.chunkSize = 1 << 20
 	f.Var(&c.chunkSize, "chunk-size", "`SIZE` of chunks, a power of two from 4KiB to 16MiB")
@@ -78,8 +84,10 @@ Layers that the target has already are neither downloaded nor pushed again.`,
 	f.StringVar(&c.chunkDict, "chunk-dict", "", "an `IMAGE` whose chunks are referred to instead of being stored again")
 	f.StringVar(&c.digest, "digest", "blake3", "digest of chunks: blake3 or sha256")
 	f.StringVar(&c.prefetch, "prefetch", "", "`FILE` with one path a line that runtimes read in advance; - is standard input")
-	f.StringToStringVar(&c.options, "option", nil, "`KEY=VALUE` of what is rarer: spacing=SIZE, how much nydus-ref inflates at once; artifact-manifest=true, for referrers in old registries")
+	f.StringToStringVar(&c.options, "option", nil, "`KEY=VALUE` of what is rarer:\n"+optionsHelp())
 	f.IntVar(&c.fsVersion, "fs-version", 6, "version of Nydus' RAFS: 6; or 5, for runtimes that know no other")
+	f.StringSliceVar(&c.fileSystems, "fs", nil, "file system of disks: ext4 for overlaybd; erofs or ext4 or both for turbo-oci (erofs)")
+	f.IntVar(&c.vsize, "vsize", 64, "size of disks in `GIB`, for overlaybd and turbo-oci")
 	f.BoolVar(&c.encrypt, "encrypt", false, "encrypt the data with keys made by chance, which stand in the bootstrap: each conversion gives other bytes, and none is recorded")
 	f.StringArrayVar(&c.encryptKeys, "encrypt-key", nil, "`RECIPIENT` who may read what --encrypt makes: jwe:FILE with a public key, pkcs7:FILE with a certificate, pgp:NAME=FILE with a ring of keys; may be repeated")
 	c.keys.addDecrypt(f)
@@ -92,101 +100,6 @@ Layers that the target has already are neither downloaded nor pushed again.`,
 		return a.convert(cmd.Context(), &c, args[0], args[1], src.over(both), dest.over(both))
 	}
 	return cmd
-}
-
-// writer makes the format's writer of the flags.
-func (c *convertFlags) writer(a *app, jobs int) (formats.Writer, error) {
-	if len(c.formats) != 1 || c.formats[0] != nydus.Name && c.formats[0] != nydus.NameRef {
-		return nil, usagef("--format %s: one of nydus, nydus-ref and oci is possible", strings.Join(c.formats, ","))
-	}
-	if c.fsVersion != 6 && (c.fsVersion != 5 || c.formats[0] == nydus.NameRef) {
-		return nil, usagef("--fs-version %d: 6 is possible, and for nydus 5", c.fsVersion)
-	}
-	if err := c.checkOptions(); err != nil {
-		return nil, err
-	}
-	paths, err := a.readLines(c.prefetch)
-	if err != nil {
-		return nil, err
-	}
-	c.encrypt = c.encrypt || len(c.encryptKeys) > 0
-	if c.formats[0] == nydus.NameRef {
-		if c.backend.config != "" || c.batchSize != 0 || c.encrypt || c.chunkDict != "" {
-			return nil, usagef("--format nydus-ref: the data are the source's layers; --backend-config, --batch-size, --chunk-dict and --encrypt are for nydus")
-		}
-		return c.refWriter(paths, jobs)
-	}
-	var seal func(ocispec.Descriptor, []byte) (ocispec.Descriptor, []byte, error)
-	if len(c.encryptKeys) > 0 {
-		r, err := encrypt.ReadRecipients(c.encryptKeys)
-		if err != nil {
-			return nil, fmt.Errorf("--encrypt-key: %w", err)
-		}
-		seal = r.Encrypt
-	}
-	w, err := nydus.NewWriter(nydus.Options{
-		Seal: seal, BatchSize: int(c.batchSize), Dictionary: c.dictionary, Detached: c.backend.config != "",
-		FSVersion: c.fsVersion, Encrypt: c.encrypt, Compression: c.compression, Level: c.level, ChunkSize: int(c.chunkSize), Digest: c.digest, PrefetchPaths: paths, CPU: formats.NewCPU(jobs),
-	})
-	if err != nil {
-		return nil, &usageError{err}
-	}
-	return w, nil
-}
-
-// refWriter makes the writer of nydus-ref, which has fewer choices.
-func (c *convertFlags) refWriter(paths []string, jobs int) (formats.Writer, error) {
-	spacing, err := c.sizeOption("spacing")
-	if err != nil {
-		return nil, err
-	}
-	w, err := nydus.NewRefWriter(nydus.RefOptions{ChunkSize: int(c.chunkSize), Spacing: spacing, PrefetchPaths: paths, CPU: formats.NewCPU(jobs)})
-	if err != nil {
-		return nil, &usageError{err}
-	}
-	return w, nil
-}
-
-// sizeOption returns the value of --option KEY=SIZE, or 0.
-func (c *convertFlags) sizeOption(key string) (int, error) {
-	text, ok := c.options[key]
-	if !ok {
-		return 0, nil
-	}
-	var size sizeFlag
-	if err := size.Set(text); err != nil {
-		return 0, usagef("--option %s=%s: %v", key, text, err)
-	}
-	return int(size), nil
-}
-
-// boolOption returns the value of --option KEY=true.
-func (c *convertFlags) boolOption(key string) (bool, error) {
-	text, ok := c.options[key]
-	if !ok {
-		return false, nil
-	}
-	v, err := strconv.ParseBool(text)
-	if err != nil {
-		return false, usagef("--option %s=%s: true and false are possible", key, text)
-	}
-	return v, nil
-}
-
-// checkOptions finds keys of --option that nothing asks for.
-func (c *convertFlags) checkOptions() error {
-	for key := range c.options {
-		switch key {
-		case "artifact-manifest":
-		case "spacing":
-			if c.formats[0] != nydus.NameRef {
-				return usagef("--option spacing is for nydus-ref")
-			}
-		default:
-			return usagef("--option %s: spacing and artifact-manifest are possible", key)
-		}
-	}
-	return nil
 }
 
 func (a *app) convert(ctx context.Context, c *convertFlags, source, target string, srcFlags, destFlags *storeFlags) (err error) {
@@ -213,7 +126,7 @@ func (a *app) convert(ctx context.Context, c *convertFlags, source, target strin
 			others = append(others, d.source)
 		}
 	}
-	w, err := c.writer(a, a.jobs)
+	writers, err := c.writers(a, a.jobs)
 	if err != nil {
 		return err
 	}
@@ -225,21 +138,11 @@ func (a *app) convert(ctx context.Context, c *convertFlags, source, target strin
 		return err
 	}
 	defer closeQuietly(known)
-	refs, src, dest, err := a.openSides(ctx, source, target, srcFlags, destFlags)
+	sides, err := c.openOutputs(ctx, a, writers, source, target, srcFlags, destFlags)
 	if err != nil {
 		return err
 	}
-	defer closeQuietly(src)
-	defer func() { err = errors.Join(err, dest.Close()) }()
-	blobs, err := c.backend.open()
-	if err != nil {
-		return err
-	}
-	if blobs != nil {
-		dest = backend.NewTarget(dest, blobs, nydus.MediaTypeBlob)
-	}
-
-	out := convert.Output{Writer: w, Target: dest}
+	defer func() { err = errors.Join(err, sides.close()) }()
 	p := a.newProgress()
 	artifact, err := c.boolOption("artifact-manifest")
 	if err != nil {
@@ -248,10 +151,14 @@ func (a *app) convert(ctx context.Context, c *convertFlags, source, target strin
 	if artifact && attach != convert.AttachReferrer {
 		return usagef("--option artifact-manifest: needs --attach referrer")
 	}
-	opt := convert.Options{Attach: attach, Subject: c.subject, ArtifactManifest: artifact, Platforms: c.platforms, Jobs: a.jobs, Readers: readers()[:1], OnProgress: p.layer, Others: others}
+	onProgress := p.layer
+	if c.onProgress != nil {
+		onProgress = c.onProgress
+	}
+	opt := convert.Options{Attach: attach, Subject: c.subject, Index: c.index, TempDir: c.tempDir, ArtifactManifest: artifact, Platforms: c.platforms, Jobs: a.jobs, Readers: lazyReaders(), OnProgress: onProgress, Others: others}
 	if c.check {
 		opt.BeforeTag = func(ctx context.Context, out convert.Output, made, source ocispec.Descriptor) error {
-			want, got := convertedSides(src, source, out.Target, made)
+			want, got := convertedSides(sides.source, source, out.Target, made)
 			known, err := c.keys.readers()
 			if err != nil {
 				return err
@@ -261,16 +168,21 @@ func (a *app) convert(ctx context.Context, c *convertFlags, source, target strin
 		}
 	}
 	if known != nil {
-		opt.Record, opt.OpenPlace = known, a.placeOpener(refs, srcFlags, destFlags)
+		opt.Record, opt.OpenPlace = known, a.placeOpener(sides.refs, srcFlags, destFlags)
 	}
 	if c.dryRun {
-		plan, err := convert.DryRun(ctx, src, out, opt)
-		if err != nil {
-			return err
+		for i, out := range sides.outputs {
+			plan, err := convert.DryRun(ctx, sides.source, out, opt)
+			if err != nil {
+				return err
+			}
+			if err := a.printPlan(plan, []store.Ref{sides.refs[0], sides.refs[i+1]}); err != nil {
+				return err
+			}
 		}
-		return a.printPlan(plan, refs)
+		return nil
 	}
-	res, err := convert.Convert(ctx, src, []convert.Output{out}, opt)
+	res, err := convert.Convert(ctx, sides.source, sides.outputs, opt)
 	p.end()
 	if err != nil {
 		return err
@@ -278,7 +190,7 @@ func (a *app) convert(ctx context.Context, c *convertFlags, source, target strin
 	if c.report != nil {
 		return c.report(res)
 	}
-	return a.printResult(res, refs)
+	return a.printResult(res, sides.refs)
 }
 
 // checkedSide is an image of a comparison.

@@ -9,7 +9,6 @@ import (
 	"github.com/lazuli-project/lazuli/encrypt"
 	"github.com/lazuli-project/lazuli/formats"
 	"github.com/lazuli-project/lazuli/formats/nydus"
-	"github.com/lazuli-project/lazuli/formats/oci"
 	"github.com/lazuli-project/lazuli/store"
 )
 
@@ -39,7 +38,9 @@ func (k *keyFlags) readers() ([]formats.Reader, error) {
 		r.Unsealer = keys
 	}
 	if k.bootstrap == "" {
-		return []formats.Reader{r, oci.Reader{}}, nil
+		all := readers()
+		all[0] = r
+		return all, nil
 	}
 	text, err := os.ReadFile(k.bootstrap)
 	if err == nil {

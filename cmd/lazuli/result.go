@@ -26,6 +26,7 @@ type stageSeconds map[string]float64
 
 type imageResult struct {
 	Format       string           `json:"format"`
+	Target       string           `json:"target"`
 	Platform     string           `json:"platform,omitempty"`
 	SourceDigest string           `json:"source_digest"`
 	Digest       string           `json:"digest"`
@@ -45,23 +46,20 @@ type layerResult struct {
 	formats.LayerStats
 }
 
-// printResult prints the outcome of a conversion.
+// printResult prints the outcome of a conversion. refs are the source and the target of each format.
 func (a *app) printResult(res *convert.Result, refs []store.Ref) error {
 	out := convertResult{
 		Source: refs[0].String(), Target: refs[1].String(), Digest: res.Tagged[0].Digest.String(), Seconds: res.Wall.Seconds(), Stages: stageSeconds{},
 	}
 	out.CPU, out.PeakRSS = usage()
-	var source, size int64
 	for _, im := range res.Images {
 		i := imageResult{
-			Format: im.Format, Platform: im.Platform, SourceDigest: im.Source.Digest.String(), Digest: im.Desc.Digest.String(),
+			Format: im.Format, Target: refs[min(1+im.Output, len(refs)-1)].String(), Platform: im.Platform, SourceDigest: im.Source.Digest.String(), Digest: im.Desc.Digest.String(),
 			SourceSize: im.SourceSize, Size: im.Size, Stats: im.Stats,
 		}
 		for stage, s := range im.CPU {
 			out.Stages[stage] += s
 		}
-		source += im.SourceSize
-		size += im.Size
 		for _, l := range im.Layers {
 			i.Layers = append(i.Layers, layerResult{
 				SourceDigest: l.Source.Digest.String(), SourceSize: l.Source.Size, Digest: l.Desc.Digest.String(), Size: l.Desc.Size,
@@ -84,9 +82,21 @@ func (a *app) printResult(res *convert.Result, refs []store.Ref) error {
 			return err
 		}
 	}
-	_, err := fmt.Fprintf(a.stdout, "%s %s@%s: %s, %.1f%% of the source, in %.1f s, %s/s\n", out.Images[0].Format, refs[1], out.Digest,
-		formatSize(size), 100*float64(size)/float64(max(source, 1)), res.Wall.Seconds(), formatSize(int64(float64(source)/res.Wall.Seconds())))
-	return err
+	for o, tagged := range res.Tagged {
+		var format string
+		var source, size int64
+		for _, im := range res.Images {
+			if im.Output == o {
+				format, source, size = im.Format, source+im.SourceSize, size+im.Size
+			}
+		}
+		_, err := fmt.Fprintf(a.stdout, "%s %s@%s: %s, %.1f%% of the source, in %.1f s, %s/s\n", format, refs[1+o], tagged.Digest,
+			formatSize(size), 100*float64(size)/float64(max(source, 1)), res.Wall.Seconds(), formatSize(int64(float64(source)/res.Wall.Seconds())))
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func orDash(s string) string {

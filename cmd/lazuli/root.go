@@ -15,6 +15,8 @@ import (
 	"github.com/lazuli-project/lazuli/formats"
 	"github.com/lazuli-project/lazuli/formats/nydus"
 	"github.com/lazuli-project/lazuli/formats/oci"
+	"github.com/lazuli-project/lazuli/formats/overlaybd"
+	"github.com/lazuli-project/lazuli/formats/turbooci"
 )
 
 // app is what commands share: the streams and the flags of all commands.
@@ -30,7 +32,12 @@ type app struct {
 }
 
 // readers are the formats that can be read, the preferred ones first.
-func readers() []formats.Reader { return []formats.Reader{nydus.Reader{}, oci.Reader{}} }
+func readers() []formats.Reader { return append(lazyReaders(), oci.Reader{}) }
+
+// lazyReaders are those of images that were converted.
+func lazyReaders() []formats.Reader {
+	return []formats.Reader{nydus.Reader{}, overlaybd.Reader{}, turbooci.Reader{}}
+}
 
 // run is the program: it returns the exit code.
 func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
