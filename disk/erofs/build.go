@@ -5,6 +5,7 @@ import (
 	"math/bits"
 	"strings"
 
+	"github.com/lazuli-project/lazuli/disk/erofs/ondisk"
 	"github.com/lazuli-project/lazuli/tree"
 )
 
@@ -47,7 +48,7 @@ type builder struct {
 	block  int64
 	nodes  []builtNode
 	places map[*tree.Node]int // in nodes
-	epoch  stamp
+	epoch  ondisk.Stamp
 	meta   int64 // of the metadata area
 	end    int64 // of what has its place
 	path   []string
@@ -57,7 +58,7 @@ type builder struct {
 type builtNode struct {
 	node   *tree.Node
 	parent int // of a directory, in nodes; -1 of the root
-	in     inode
+	in     ondisk.Inode
 	at     int64
 	// blocks is how many bytes of content are in blocks of their own; the rest is behind the inode.
 	blocks int64
@@ -78,7 +79,7 @@ func (b *builder) collect(n *tree.Node, parent int) error {
 	}
 	at := len(b.nodes)
 	in := newInode(n, b.epoch)
-	in.xattrLen = xattrs
+	in.XattrLen = xattrs
 	b.nodes = append(b.nodes, builtNode{node: n, parent: parent, in: in})
 	b.places[n] = at
 	for _, dirs := range [...]bool{false, true} {
@@ -152,21 +153,21 @@ func forRuns(n *tree.Node, fn func(off int64)) (edges int64) {
 // layOut gives all inodes and blocks their places.
 func (b *builder) layOut() error {
 	b.meta = roundUp(slotsAt+int64(len(b.blobs))*slotSize, b.block)
-	b.end = b.meta + nidSize // a directory's entry with the number 0 is not shown by C libraries
+	b.end = b.meta + ondisk.NidSize // a directory's entry with the number 0 is not shown by C libraries
 	for i := range b.nodes {
 		size, together := b.placeNode(&b.nodes[i])
 		if b.end%b.block+together > b.block {
 			b.end = roundUp(b.end, b.block)
 		}
 		b.nodes[i].at = b.end
-		if b.end += roundUp(size, nidSize); b.end > maxImage {
+		if b.end += roundUp(size, ondisk.NidSize); b.end > maxImage {
 			return unsupported(fmt.Sprintf("EROFS metadata of more than %d bytes", int64(maxImage)))
 		}
 	}
 	b.end = roundUp(b.end, b.block)
 	for i := range b.nodes {
 		if n := &b.nodes[i]; n.blocks > 0 {
-			n.in.u = uint32(b.end >> b.bits)
+			n.in.U = uint32(b.end >> b.bits)
 			b.end += roundUp(n.blocks, b.block)
 		}
 	}
@@ -180,29 +181,29 @@ func (b *builder) layOut() error {
 // placeNode finds out how many bytes an inode takes with what is behind it, and how many of them must be in one block.
 func (b *builder) placeNode(p *builtNode) (size, together int64) {
 	n, in := p.node, &p.in
-	size, together = in.head(), int64(in.len())
+	size, together = in.Head(), int64(in.Len())
 	switch n.Type() {
 	case tree.TypeDir, tree.TypeSymlink:
-		if in.size = int64(len(n.Target)); n.IsDir() {
-			in.size = direntsSize(n, b.block)
+		if in.Size = int64(len(n.Target)); n.IsDir() {
+			in.Size = ondisk.DirentsSize(n, b.block)
 		}
-		if p.blocks = in.size; inline(size, in.size, b.block) {
-			in.layout, p.blocks = layoutInline, in.size&^(b.block-1)
-			size += in.size - p.blocks
+		if p.blocks = in.Size; inline(size, in.Size, b.block) {
+			in.Layout, p.blocks = ondisk.LayoutInline, in.Size&^(b.block-1)
+			size += in.Size - p.blocks
 			together = size
 		}
 	case tree.TypeRegular:
-		in.size = n.Size
+		in.Size = n.Size
 		if n.Size == 0 {
 			break
 		}
 		edges := int64(0)
 		forRuns(n, func(off int64) { edges |= off })
-		p.chunkBits = min(max(bits.Len64(uint64(n.Size-1)), b.bits), bits.TrailingZeros64(uint64(edges)), b.bits+maxChunkBits)
-		in.layout, in.u = layoutChunked, chunkIndexes|uint32(p.chunkBits-b.bits)
-		size = roundUp(size, indexSize) + ((n.Size-1)>>p.chunkBits+1)*indexSize
+		p.chunkBits = min(max(bits.Len64(uint64(n.Size-1)), b.bits), bits.TrailingZeros64(uint64(edges)), b.bits+ondisk.ChunkBits)
+		in.Layout, in.U = ondisk.LayoutChunked, ondisk.ChunkIndexes|uint32(p.chunkBits-b.bits)
+		size = roundUp(size, ondisk.IndexSize) + ((n.Size-1)>>p.chunkBits+1)*ondisk.IndexSize
 	case tree.TypeChar, tree.TypeBlock:
-		in.u, _ = encodeDevice(n.Rdev)
+		in.U, _ = ondisk.EncodeDevice(n.Rdev)
 	}
 	return size, together
 }
@@ -230,19 +231,19 @@ func (b *builder) encode() ([]byte, error) {
 	return img, nil
 }
 
-func (b *builder) nid(at int) uint64 { return uint64(b.nodes[at].at-b.meta) / nidSize }
+func (b *builder) nid(at int) uint64 { return uint64(b.nodes[at].at-b.meta) / ondisk.NidSize }
 
 func (b *builder) encodeNode(img []byte, p *builtNode) {
 	n := p.node
-	record := appendXattrs(p.in.appendTo(nil), n.Xattrs)
+	record := ondisk.AppendXattrs(p.in.AppendTo(nil), n.Xattrs)
 	var content []byte
 	switch n.Type() {
 	case tree.TypeDir:
-		content = appendDirents(nil, n, b.block, func(entry int) uint64 {
+		content = ondisk.AppendDirents(nil, n, b.block, func(entry int) uint64 {
 			switch {
 			case entry >= 0:
 				return b.nid(b.places[n.Entries[entry].Node])
-			case entry == up && p.parent >= 0:
+			case entry == ondisk.Up && p.parent >= 0:
 				return b.nid(p.parent)
 			}
 			return b.nid(b.places[n])
@@ -253,7 +254,7 @@ func (b *builder) encodeNode(img []byte, p *builtNode) {
 		record = b.appendIndexes(record, p)
 	}
 	if p.blocks > 0 {
-		copy(img[int64(p.in.u)<<b.bits:], content[:p.blocks])
+		copy(img[int64(p.in.U)<<b.bits:], content[:p.blocks])
 	}
 	copy(img[p.at:], append(record, content[p.blocks:]...))
 }
@@ -263,14 +264,14 @@ func (b *builder) appendIndexes(dst []byte, p *builtNode) []byte {
 	if p.node.Size == 0 {
 		return dst
 	}
-	dst = append(dst, make([]byte, -len(dst)&(indexSize-1))...)
+	dst = append(dst, make([]byte, -len(dst)&(ondisk.IndexSize-1))...)
 	i, off := 0, int64(0) // extent and where it begins in the file
 	for at := int64(0); at < p.node.Size; at += 1 << p.chunkBits {
 		for off+p.node.Extents[i].Length <= at {
 			off += p.node.Extents[i].Length
 			i++
 		}
-		device, block := uint32(0), uint32(null)
+		device, block := uint32(0), uint32(ondisk.NullBlock)
 		if x := p.node.Extents[i]; x.Blob != tree.Hole {
 			device, block = x.Blob+1, uint32((x.Offset+at-off)>>b.bits)
 		}

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/lazuli-project/lazuli/blob"
+	"github.com/lazuli-project/lazuli/disk/erofs/ondisk"
 	"github.com/lazuli-project/lazuli/tree"
 )
 
@@ -57,7 +58,7 @@ func damageImage(tb testing.TB) ([]byte, map[string]int) {
 	}
 	at := map[string]int{"super": superAt}
 	_ = f.root.Walk(func(path string, n *tree.Node) error {
-		at[path] = int(f.sb.meta()) + int(f.nid(n))*nidSize
+		at[path] = int(f.sb.meta()) + int(f.nid(n))*ondisk.NidSize
 		return nil
 	})
 	return img, at
@@ -70,8 +71,8 @@ func TestDamage(t *testing.T) {
 	u16 := func(v uint16) []byte { return binary.LittleEndian.AppendUint16(nil, v) }
 	u32 := func(v uint32) []byte { return binary.LittleEndian.AppendUint32(nil, v) }
 	u64 := func(v uint64) []byte { return binary.LittleEndian.AppendUint64(nil, v) }
-	nid := func(path string) uint64 { return uint64(at[path] / nidSize) }
-	const entries = extendedSize // of "dir", behind its inode: ".", "..", "a", "link", "null", "plain", "sparse"
+	nid := func(path string) uint64 { return uint64(at[path] / ondisk.NidSize) }
+	const entries = ondisk.ExtendedSize // of "dir", behind its inode: ".", "..", "a", "link", "null", "plain", "sparse"
 	for _, c := range []struct {
 		name, where string
 		off         int
@@ -97,7 +98,7 @@ func TestDamage(t *testing.T) {
 		{"devices", "super", 80, slices.Concat(u32(8), u16(0), u16(3)), "3 devices", blob.ErrUnsupported},
 		{"no device", "super", 80, u32(8), "", nil},
 		{"large directory blocks", "super", 90, u8(1), "directory blocks", blob.ErrUnsupported},
-		{"root a file", "super", 14, u16(uint16(at["dir/plain"] / nidSize)), "no directory", blob.ErrCorrupt},
+		{"root a file", "super", 14, u16(uint16(at["dir/plain"] / ondisk.NidSize)), "no directory", blob.ErrCorrupt},
 
 		{"format", "dir/plain", 0, u16(0x20), "format", blob.ErrCorrupt},
 		{"48-bit inode", "dir/plain", 0, u16(0x10), "48-bit", blob.ErrUnsupported},
@@ -106,10 +107,10 @@ func TestDamage(t *testing.T) {
 		{"mode", "dir/plain", 4, u16(0), "mode", blob.ErrCorrupt},
 		{"no links", "dir/plain", 6, u16(0), "0 links", blob.ErrCorrupt},
 		{"content outside", "dir/plain", 8, u32(1 << 31), "outside", blob.ErrCorrupt},
-		{"content far outside", "dir/plain", 16, u32(null - 1), "outside", blob.ErrCorrupt},
-		{"a hole", "dir/plain", 16, u32(null), "", nil},
-		{"inline content", "dir/plain", 0, u16(layoutInline << 1), "used twice", blob.ErrCorrupt},
-		{"inline content over its block", "dir/plain", 0, slices.Concat(u16(layoutInline<<1), u16(0), u16(tree.TypeRegular), u16(1), u32(4095)), "end of its block", blob.ErrCorrupt},
+		{"content far outside", "dir/plain", 16, u32(ondisk.NullBlock - 1), "outside", blob.ErrCorrupt},
+		{"a hole", "dir/plain", 16, u32(ondisk.NullBlock), "", nil},
+		{"inline content", "dir/plain", 0, u16(ondisk.LayoutInline << 1), "used twice", blob.ErrCorrupt},
+		{"inline content over its block", "dir/plain", 0, slices.Concat(u16(ondisk.LayoutInline<<1), u16(0), u16(tree.TypeRegular), u16(1), u32(4095)), "end of its block", blob.ErrCorrupt},
 		{"attributes over other inodes", "dir/plain", 2, u16(0xffff), "shared attribute 0", blob.ErrCorrupt},
 		{"long inode's size", "dir/a", 8, u64(1 << 63), "file of", blob.ErrCorrupt},
 		{"long inode's time", "dir/a", 40, u32(1e9), "ns", blob.ErrCorrupt},
@@ -125,15 +126,15 @@ func TestDamage(t *testing.T) {
 		{"no target", "dir/link", 8, u32(0), "target of 0", blob.ErrCorrupt},
 		{"long target", "dir/link", 8, u32(5000), "target of 5000", blob.ErrCorrupt},
 		{"target with NUL", "dir/link", 33, u8(0), "target", blob.ErrCorrupt},
-		{"target of chunks", "dir/link", 0, u16(layoutChunked << 1), "layout 4", blob.ErrCorrupt},
+		{"target of chunks", "dir/link", 0, u16(ondisk.LayoutChunked << 1), "layout 4", blob.ErrCorrupt},
 		{"chunk format", "dir/sparse", 16, u32(0x40), "chunk format", blob.ErrUnsupported},
 		{"chunk outside", "dir/sparse", 32, u32(257), "outside", blob.ErrCorrupt},
-		{"many chunks", "dir/sparse", 8, u32(null), "chunks beyond", blob.ErrCorrupt},
-		{"chunk of a device", "dir/sparse", 16, slices.Concat(u32(chunkIndexes), make([]byte, 12), u32(1<<16)), "device 1", blob.ErrCorrupt},
+		{"many chunks", "dir/sparse", 8, u32(ondisk.NullBlock), "chunks beyond", blob.ErrCorrupt},
+		{"chunk of a device", "dir/sparse", 16, slices.Concat(u32(ondisk.ChunkIndexes), make([]byte, 12), u32(1<<16)), "device 1", blob.ErrCorrupt},
 
-		{"directory of chunks", "dir", 0, u16(layoutChunked<<1 | formatLong), "directory of chunks", blob.ErrCorrupt},
+		{"directory of chunks", "dir", 0, u16(ondisk.LayoutChunked<<1 | 1), "directory of chunks", blob.ErrCorrupt},
 		{"short directory", "dir", 8, u64(5), "block of 5", blob.ErrCorrupt},
-		{"directory outside", "dir", 0, slices.Concat(u16(formatLong), make([]byte, 2), u16(tree.TypeDir), u16(0), u64(1<<30)), "outside", blob.ErrCorrupt},
+		{"directory outside", "dir", 0, slices.Concat(u16(1), make([]byte, 2), u16(tree.TypeDir), u16(0), u64(1<<30)), "outside", blob.ErrCorrupt},
 		{"names at 0", "dir", entries + 8, u16(0), "names at 0", blob.ErrCorrupt},
 		{"names beyond", "dir", entries + 8, u16(1200), "names at 1200", blob.ErrCorrupt},
 		{"names in entries", "dir", entries + 12 + 8, u16(12), "name at", blob.ErrCorrupt},
@@ -282,11 +283,11 @@ func TestHuge(t *testing.T) {
 	const size = 16 << 40
 	for name, change := range map[string]func(img []byte){
 		"directory": func(img []byte) {
-			binary.LittleEndian.PutUint16(img[at["dir"]:], formatLong)
+			binary.LittleEndian.PutUint16(img[at["dir"]:], 1)
 			binary.LittleEndian.PutUint64(img[at["dir"]+8:], size-blockSize)
 		},
 		"chunks": func(img []byte) {
-			binary.LittleEndian.PutUint16(img[at["dir/a"]:], layoutChunked<<1|formatLong)
+			binary.LittleEndian.PutUint16(img[at["dir/a"]:], ondisk.LayoutChunked<<1|1)
 			binary.LittleEndian.PutUint64(img[at["dir/a"]+8:], size-blockSize)
 		},
 	} {

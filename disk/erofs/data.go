@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/lazuli-project/lazuli/disk"
+	"github.com/lazuli-project/lazuli/disk/erofs/ondisk"
 	"github.com/lazuli-project/lazuli/tree"
 )
 
@@ -88,8 +89,8 @@ func chunkBits(n *tree.Node) int {
 		return flatBits
 	}
 	whole := max(bits.Len64(uint64(n.Size-1)), blockBits)
-	size := min(bits.TrailingZeros64(uint64(edges)), whole, blockBits+maxChunkBits)
-	for size < blockBits+maxChunkBits && (n.Size-1)>>size >= maxChunks {
+	size := min(bits.TrailingZeros64(uint64(edges)), whole, blockBits+ondisk.ChunkBits)
+	for size < blockBits+ondisk.ChunkBits && (n.Size-1)>>size >= maxChunks {
 		size++
 	}
 	return size
@@ -118,10 +119,10 @@ func (u *update) placeChunks(f *newFile) {
 			end += n.Extents[i].Length
 		}
 		if stored {
-			f.chunks = append(f.chunks, uint32(min(u.next, null)))
+			f.chunks = append(f.chunks, uint32(min(u.next, ondisk.NullBlock)))
 			u.next += roundUp(size, blockSize) / blockSize
 		} else {
-			f.chunks = append(f.chunks, null)
+			f.chunks = append(f.chunks, ondisk.NullBlock)
 		}
 		from += size
 	}

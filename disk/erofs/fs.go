@@ -9,6 +9,7 @@ import (
 
 	"github.com/lazuli-project/lazuli/blob"
 	"github.com/lazuli-project/lazuli/disk"
+	"github.com/lazuli-project/lazuli/disk/erofs/ondisk"
 	"github.com/lazuli-project/lazuli/tarfs"
 	"github.com/lazuli-project/lazuli/tree"
 )
@@ -19,7 +20,7 @@ const (
 	blockSize = 1 << blockBits
 	// rootAt is where Create puts the root's inode, and firstBlock the first block behind all that this may grow to.
 	rootAt     = superAt + superSize
-	firstBlock = (rootAt + extendedSize + maxXattrs + blockSize - 1) / blockSize
+	firstBlock = (rootAt + ondisk.ExtendedSize + ondisk.MaxXattrs + blockSize - 1) / blockSize
 )
 
 // Options says what file system [Create] makes.
@@ -82,7 +83,7 @@ func Create(opt Options) (*FS, error) {
 	}
 	f := newFS(newPages(nil, opt.Size))
 	f.root, f.fresh = tree.New(), true
-	f.sb = superblock{blockBits: blockBits, rootNid: rootAt / nidSize, blocks: firstBlock, uuid: opt.UUID}
+	f.sb = superblock{blockBits: blockBits, rootNid: rootAt / ondisk.NidSize, blocks: firstBlock, uuid: opt.UUID}
 	f.rootRoom = firstBlock*blockSize - rootAt
 	return f, nil
 }
@@ -103,7 +104,7 @@ func Open(dev io.ReaderAt, size int64) (*FS, error) {
 		return nil, unsupported(fmt.Sprintf("adding to an EROFS with blocks of %d bytes", r.sb.block()))
 	}
 	f := newFS(r.disk)
-	rootAt := r.sb.meta() + int64(r.sb.rootNid)*nidSize
+	rootAt := r.sb.meta() + int64(r.sb.rootNid)*ondisk.NidSize
 	first, last := int64(firstBlock*blockSize), int64(firstBlock*blockSize) // used bytes behind the root, and behind all
 	used := func(at, n int64) {
 		if at > rootAt {
@@ -111,23 +112,23 @@ func Open(dev io.ReaderAt, size int64) (*FS, error) {
 		}
 		last = max(last, at+n)
 	}
-	r.found = func(n *tree.Node, at int64, in *inode) {
-		used(at, in.head())
+	r.found = func(n *tree.Node, at int64, in *ondisk.Inode) {
+		used(at, in.Head())
 		for _, x := range n.Extents {
 			if x.Blob != tree.Hole {
 				used(x.Offset, x.Length)
 			}
 		}
 		if !n.IsDir() {
-			f.filesAt[n] = &filePlace{at: at, links: in.links, compact: in.compact}
-			if n.IsSymlink() && in.layout == layoutPlain {
-				used(int64(in.u)*blockSize, in.size)
+			f.filesAt[n] = &filePlace{at: at, links: in.Links, compact: in.Compact}
+			if n.IsSymlink() && in.Layout == ondisk.LayoutPlain {
+				used(int64(in.U)*blockSize, in.Size)
 			}
 			return
 		}
-		p := &dirPlace{at: at, room: roundUp(in.head(), nidSize), size: in.size, start: in.u, inline: in.layout == layoutInline}
+		p := &dirPlace{at: at, room: roundUp(in.Head(), ondisk.NidSize), size: in.Size, start: in.U, inline: in.Layout == ondisk.LayoutInline}
 		if p.inline {
-			p.room = roundUp(in.head()+in.size%blockSize, nidSize)
+			p.room = roundUp(in.Head()+in.Size%blockSize, ondisk.NidSize)
 		}
 		used(at, p.room)
 		if p.blocks() > 0 {
@@ -203,7 +204,7 @@ func (f *FS) nid(n *tree.Node) uint64 {
 	} else {
 		at = f.filesAt[n].at
 	}
-	return uint64(at-f.sb.meta()) / nidSize
+	return uint64(at-f.sb.meta()) / ondisk.NidSize
 }
 
 // state returns a digest of a directory, whose entries have their places. What ".." is has no part in it: Linux does not
@@ -232,23 +233,23 @@ func (f *FS) state(n *tree.Node) uint64 {
 	}
 	for _, e := range n.Entries {
 		text(e.Name)
-		number(f.nid(e.Node)<<8 | uint64(direntType(e.Node.Mode)))
+		number(f.nid(e.Node)<<8 | uint64(ondisk.DirentType(e.Node.Mode)))
 	}
 	return h.Sum64()
 }
 
 // commonTime returns the time that most nodes have that are no directories, the earliest of several: their inodes can be compact.
-func commonTime(t *tree.Tree) stamp {
-	counts := make(map[stamp]int)
+func commonTime(t *tree.Tree) ondisk.Stamp {
+	counts := make(map[ondisk.Stamp]int)
 	_ = t.Nodes(func(n *tree.Node) error {
 		if !n.IsDir() && n.Mtime >= 0 {
-			counts[stamp{n.Mtime, n.MtimeNsec}]++
+			counts[ondisk.Stamp{Sec: n.Mtime, Nsec: n.MtimeNsec}]++
 		}
 		return nil
 	})
-	best, most := stamp{}, 0
+	best, most := ondisk.Stamp{}, 0
 	for s, count := range counts {
-		earlier := s.sec < best.sec || s.sec == best.sec && s.nsec < best.nsec
+		earlier := s.Sec < best.Sec || s.Sec == best.Sec && s.Nsec < best.Nsec
 		if count > most || count == most && earlier {
 			best, most = s, count
 		}
@@ -256,9 +257,17 @@ func commonTime(t *tree.Tree) stamp {
 	return best
 }
 
+// newInode returns a node's inode without what its content needs. It is compact if that can say everything and the node is no
+// directory: one of these changes, and must have room for it. Its number is 0, as most of what is written compresses better then.
+func newInode(n *tree.Node, epoch ondisk.Stamp) ondisk.Inode {
+	in := ondisk.Inode{Mode: uint16(n.Mode), Links: n.Nlink, UID: n.UID, GID: n.GID, Mtime: ondisk.Stamp{Sec: n.Mtime, Nsec: n.MtimeNsec}}
+	in.Compact = !n.IsDir() && in.Mtime == epoch && n.Nlink <= math.MaxUint16 && n.UID <= math.MaxUint16 && n.GID <= math.MaxUint16 && n.Size <= math.MaxUint32
+	return in
+}
+
 // check says what of a node's attributes EROFS cannot say, and returns the size of the extended ones.
 func check(n *tree.Node) (xattrs int, err error) {
-	if xattrs, err = xattrLen(n.Xattrs); err != nil {
+	if xattrs, err = ondisk.XattrLen(n.Xattrs); err != nil {
 		return 0, err
 	}
 	if n.MtimeNsec >= 1e9 {
@@ -266,7 +275,7 @@ func check(n *tree.Node) (xattrs int, err error) {
 	}
 	switch n.Type() {
 	case tree.TypeRegular:
-		if n.Size > maxFileSize {
+		if n.Size > ondisk.MaxFileSize {
 			return 0, unsupported(fmt.Sprintf("file of %d bytes", n.Size))
 		}
 	case tree.TypeSymlink:
@@ -274,7 +283,7 @@ func check(n *tree.Node) (xattrs int, err error) {
 			return 0, unsupported(fmt.Sprintf("link target of %d bytes", len(n.Target)))
 		}
 	case tree.TypeChar, tree.TypeBlock:
-		if _, ok := encodeDevice(n.Rdev); !ok {
+		if _, ok := ondisk.EncodeDevice(n.Rdev); !ok {
 			return 0, unsupported(fmt.Sprintf("device %d:%d", n.Rdev.Major, n.Rdev.Minor))
 		}
 	case tree.TypeDir, tree.TypeFIFO, tree.TypeSocket:

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/lazuli-project/lazuli/blob"
+	"github.com/lazuli-project/lazuli/disk/erofs/ondisk"
 	"github.com/lazuli-project/lazuli/tree"
 )
 
@@ -37,7 +38,7 @@ type reader struct {
 	disk   *pages
 	sb     superblock
 	inodes map[int64]*tree.Node // by place; nil for a directory
-	claims map[int64]*[2]uint64 // by page, what is taken, in units of nidSize
+	claims map[int64]*[2]uint64 // by page, what is taken, in units of an inode's place
 	shared map[uint32]tree.Xattr
 	// sharedLen is the size of those.
 	sharedLen int64
@@ -45,13 +46,13 @@ type reader struct {
 	indexes   int64
 	queue     []directory
 	// found is told where nodes are, if it is not nil.
-	found func(n *tree.Node, at int64, in *inode)
+	found func(n *tree.Node, at int64, in *ondisk.Inode)
 }
 
 // directory waits to be read.
 type directory struct {
 	node *tree.Node
-	in   inode
+	in   ondisk.Inode
 	at   int64 // of the inode
 	from int   // place of the parent in the queue
 	name string
@@ -112,8 +113,8 @@ func (r *reader) claim(at, n int64) error {
 	if err := blob.CheckRange(at, n, r.disk.size); err != nil {
 		return err
 	}
-	for unit, end := at/nidSize, (at+n+nidSize-1)/nidSize; unit < end; unit++ {
-		page := unit / (pageSize / nidSize)
+	for unit, end := at/ondisk.NidSize, (at+n+ondisk.NidSize-1)/ondisk.NidSize; unit < end; unit++ {
+		page := unit / (pageSize / ondisk.NidSize)
 		c := r.claims[page]
 		if c == nil {
 			c = new([2]uint64)
@@ -121,7 +122,7 @@ func (r *reader) claim(at, n int64) error {
 		}
 		word, bit := unit/64%2, uint64(1)<<(unit%64)
 		if c[word]&bit != 0 {
-			return corrupt("metadata at %d is used twice", unit*nidSize)
+			return corrupt("metadata at %d is used twice", unit*ondisk.NidSize)
 		}
 		c[word] |= bit
 	}
@@ -130,10 +131,10 @@ func (r *reader) claim(at, n int64) error {
 
 // node reads the inode with that nid, which a directory of the queue names. Directories are put into the queue.
 func (r *reader) node(name string, nid uint64, from int) (*tree.Node, error) {
-	if nid > math.MaxInt64/nidSize/2 {
+	if nid > math.MaxInt64/ondisk.NidSize/2 {
 		return nil, corrupt("inode %d lies outside", nid)
 	}
-	at := r.sb.meta() + int64(nid)*nidSize
+	at := r.sb.meta() + int64(nid)*ondisk.NidSize
 	if n, ok := r.inodes[at]; ok {
 		if n == nil {
 			return nil, corrupt("directory %d has two names", nid)
@@ -144,7 +145,7 @@ func (r *reader) node(name string, nid uint64, from int) (*tree.Node, error) {
 	if err != nil {
 		return nil, fmt.Errorf("inode %d: %w", nid, err)
 	}
-	n := &tree.Node{Mode: uint32(in.mode), UID: in.uid, GID: in.gid, Mtime: in.mtime.sec, MtimeNsec: in.mtime.nsec}
+	n := &tree.Node{Mode: uint32(in.Mode), UID: in.UID, GID: in.GID, Mtime: in.Mtime.Sec, MtimeNsec: in.Mtime.Nsec}
 	if n.Xattrs, err = r.xattrs(at, &in); err != nil {
 		return nil, fmt.Errorf("inode %d: %w", nid, err)
 	}
@@ -161,15 +162,15 @@ func (r *reader) node(name string, nid uint64, from int) (*tree.Node, error) {
 		}
 		r.queue = append(r.queue, d)
 	case tree.TypeRegular:
-		n.Size = in.size
+		n.Size = in.Size
 		err = r.content(n, at, &in)
 	case tree.TypeSymlink:
 		err = r.target(n, at, &in)
 	case tree.TypeChar, tree.TypeBlock:
-		n.Rdev = decodeDevice(in.u)
+		n.Rdev = ondisk.DecodeDevice(in.U)
 	case tree.TypeFIFO, tree.TypeSocket:
 	default:
-		err = corrupt("mode %#o", in.mode)
+		err = corrupt("mode %#o", in.Mode)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("inode %d: %w", nid, err)
@@ -181,30 +182,30 @@ func (r *reader) node(name string, nid uint64, from int) (*tree.Node, error) {
 }
 
 // inode reads the inode at a place.
-func (r *reader) inode(at int64) (inode, error) {
-	p, err := r.disk.bytes(at, compactSize)
+func (r *reader) inode(at int64) (ondisk.Inode, error) {
+	p, err := r.disk.bytes(at, ondisk.CompactSize)
 	if err != nil {
-		return inode{}, err
+		return ondisk.Inode{}, err
 	}
-	if n := inodeLen(p); n > compactSize {
+	if n := ondisk.InodeLen(p[0]); n > ondisk.CompactSize {
 		if p, err = r.disk.bytes(at, int64(n)); err != nil {
-			return inode{}, err
+			return ondisk.Inode{}, err
 		}
 	}
-	in, err := decodeInode(p, r.sb.epoch)
+	in, err := ondisk.DecodeInode(p, r.sb.epoch)
 	if err != nil {
-		return inode{}, err
+		return ondisk.Inode{}, err
 	}
-	return in, r.claim(at, in.head())
+	return in, r.claim(at, in.Head())
 }
 
 // xattrs reads the attributes of an inode.
-func (r *reader) xattrs(at int64, in *inode) ([]tree.Xattr, error) {
-	p, err := r.disk.bytes(at+int64(in.len()), int64(in.xattrLen))
+func (r *reader) xattrs(at int64, in *ondisk.Inode) ([]tree.Xattr, error) {
+	p, err := r.disk.bytes(at+int64(in.Len()), int64(in.XattrLen))
 	if err != nil {
 		return nil, err
 	}
-	return decodeXattrs(p, r.sharedXattr)
+	return ondisk.DecodeXattrs(p, r.sharedXattr)
 }
 
 // sharedXattr reads a shared attribute.
@@ -213,18 +214,18 @@ func (r *reader) sharedXattr(number uint32) (tree.Xattr, error) {
 		return x, nil
 	}
 	at := int64(r.sb.xattrBlock)<<r.sb.blockBits + 4*int64(number)
-	p, err := r.disk.bytes(at, xattrEntry)
+	p, err := r.disk.bytes(at, ondisk.XattrEntry)
 	if err != nil {
 		return tree.Xattr{}, fmt.Errorf("shared attribute %d: %w", number, err)
 	}
-	size := int64(xattrSize(p))
+	size := int64(ondisk.XattrSize(p))
 	if r.sharedLen += size; r.sharedLen > maxShared {
 		return tree.Xattr{}, corrupt("shared attributes of more than %d bytes", maxShared)
 	}
 	if p, err = r.disk.bytes(at, size); err != nil {
 		return tree.Xattr{}, fmt.Errorf("shared attribute %d: %w", number, err)
 	}
-	x, err := decodeXattr(p)
+	x, err := ondisk.DecodeXattr(p)
 	if err != nil {
 		return tree.Xattr{}, fmt.Errorf("shared attribute %d: %w", number, err)
 	}
@@ -232,13 +233,13 @@ func (r *reader) sharedXattr(number uint32) (tree.Xattr, error) {
 	return x, nil
 }
 
-// tail returns where the last bytes of an inode's content are, in the manner of layoutInline, and how many; the others
+// tail returns where the last bytes of an inode's content are, in the layout that has them behind the inode, and how many; the others
 // are whole blocks.
-func (r *reader) tail(at int64, in *inode) (tail, n int64, err error) {
-	if in.layout != layoutInline {
+func (r *reader) tail(at int64, in *ondisk.Inode) (tail, n int64, err error) {
+	if in.Layout != ondisk.LayoutInline {
 		return 0, 0, nil
 	}
-	n, tail = in.size%r.sb.block(), at+in.head()
+	n, tail = in.Size%r.sb.block(), at+in.Head()
 	if n == 0 {
 		return 0, 0, nil
 	}
@@ -246,26 +247,26 @@ func (r *reader) tail(at int64, in *inode) (tail, n int64, err error) {
 	if tail%r.sb.block()+n > r.sb.block() {
 		return 0, 0, corrupt("inline content beyond the end of its block")
 	}
-	return tail, n, r.claim(roundUp(tail, nidSize), max(0, n-(roundUp(tail, nidSize)-tail)))
+	return tail, n, r.claim(roundUp(tail, ondisk.NidSize), max(0, n-(roundUp(tail, ondisk.NidSize)-tail)))
 }
 
 // whole returns where the whole blocks of content are.
-func (r *reader) whole(in *inode, n int64) (int64, error) {
-	at := int64(in.u) << r.sb.blockBits
+func (r *reader) whole(in *ondisk.Inode, n int64) (int64, error) {
+	at := int64(in.U) << r.sb.blockBits
 	return at, blob.CheckRange(at, n, r.disk.size)
 }
 
 // target reads the target of a symbolic link.
-func (r *reader) target(n *tree.Node, at int64, in *inode) error {
-	if in.size == 0 || in.size > tree.MaxTarget || in.layout == layoutChunked {
-		return corrupt("link target of %d bytes with layout %d", in.size, in.layout)
+func (r *reader) target(n *tree.Node, at int64, in *ondisk.Inode) error {
+	if in.Size == 0 || in.Size > tree.MaxTarget || in.Layout == ondisk.LayoutChunked {
+		return corrupt("link target of %d bytes with layout %d", in.Size, in.Layout)
 	}
 	tail, rest, err := r.tail(at, in)
 	if err != nil {
 		return err
 	}
 	var text []byte
-	if full := in.size - rest; full > 0 {
+	if full := in.Size - rest; full > 0 {
 		from, err := r.whole(in, full)
 		if err != nil {
 			return err
@@ -291,22 +292,22 @@ func (r *reader) target(n *tree.Node, at int64, in *inode) error {
 }
 
 // content finds the extents of a regular file.
-func (r *reader) content(n *tree.Node, at int64, in *inode) error {
-	if in.size == 0 {
+func (r *reader) content(n *tree.Node, at int64, in *ondisk.Inode) error {
+	if in.Size == 0 {
 		return nil
 	}
-	if in.layout == layoutChunked {
+	if in.Layout == ondisk.LayoutChunked {
 		return r.chunks(n, at, in)
 	}
-	if in.layout == layoutPlain && in.u == null {
-		n.AppendExtent(tree.Extent{Blob: tree.Hole, Length: in.size})
+	if in.Layout == ondisk.LayoutPlain && in.U == ondisk.NullBlock {
+		n.AppendExtent(tree.Extent{Blob: tree.Hole, Length: in.Size})
 		return nil
 	}
 	tail, rest, err := r.tail(at, in)
 	if err != nil {
 		return err
 	}
-	if full := in.size - rest; full > 0 {
+	if full := in.Size - rest; full > 0 {
 		from, err := r.whole(in, full)
 		if err != nil {
 			return err
@@ -321,24 +322,24 @@ func (r *reader) content(n *tree.Node, at int64, in *inode) error {
 
 // chunks reads the addresses of chunks, which are behind the inode at a multiple of their size: u32 block, or an index of 8 bytes:
 // 0 u16 0 | 2 u16 device | 4 u32 block. The address 2^32-1 is that of a hole.
-func (r *reader) chunks(n *tree.Node, at int64, in *inode) error {
-	if in.u&^uint32(chunkBitsMask|chunkIndexes) != 0 {
-		return unsupported(fmt.Sprintf("chunk format %#x", in.u))
+func (r *reader) chunks(n *tree.Node, at int64, in *ondisk.Inode) error {
+	if in.U&^uint32(ondisk.ChunkBits|ondisk.ChunkIndexes) != 0 {
+		return unsupported(fmt.Sprintf("chunk format %#x", in.U))
 	}
-	unit := int64(addressSize)
-	if in.u&chunkIndexes != 0 {
-		unit = indexSize
+	unit := int64(ondisk.AddressSize)
+	if in.U&ondisk.ChunkIndexes != 0 {
+		unit = ondisk.IndexSize
 	}
-	bits := uint(in.u&chunkBitsMask) + uint(r.sb.blockBits)
-	count := (in.size-1)>>bits + 1
-	array := roundUp(at+in.head(), unit)
+	bits := uint(in.U&ondisk.ChunkBits) + uint(r.sb.blockBits)
+	count := (in.Size-1)>>bits + 1
+	array := roundUp(at+in.Head(), unit)
 	if count > (r.disk.size-min(array, r.disk.size))/unit {
 		return corrupt("%d chunks beyond the end", count)
 	}
 	if r.indexes += count; r.indexes > maxIndexes {
 		return corrupt("more than %d chunks", maxIndexes)
 	}
-	from := roundUp(at+in.head(), nidSize)
+	from := roundUp(at+in.Head(), ondisk.NidSize)
 	if err := r.claim(from, max(0, array+count*unit-from)); err != nil {
 		return err
 	}
@@ -347,12 +348,12 @@ func (r *reader) chunks(n *tree.Node, at int64, in *inode) error {
 		if err != nil {
 			return err
 		}
-		if unit == indexSize && le16(p[2:]) != 0 {
+		if unit == ondisk.IndexSize && le16(p[2:]) != 0 {
 			return corrupt("chunk of device %d", le16(p[2:]))
 		}
-		length := min(int64(1)<<bits, in.size-i<<bits)
+		length := min(int64(1)<<bits, in.Size-i<<bits)
 		block := le32(p[unit-4:])
-		if block == null {
+		if block == ondisk.NullBlock {
 			n.AppendExtent(tree.Extent{Blob: tree.Hole, Length: length})
 			continue
 		}
@@ -368,14 +369,14 @@ func (r *reader) chunks(n *tree.Node, at int64, in *inode) error {
 // readDir reads the entries of a directory of the queue.
 func (r *reader) readDir(i int) error {
 	d := r.queue[i] // the queue grows meanwhile
-	if d.in.layout == layoutChunked {
+	if d.in.Layout == ondisk.LayoutChunked {
 		return corrupt("directory of chunks")
 	}
 	tail, rest, err := r.tail(d.at, &d.in)
 	if err != nil {
 		return err
 	}
-	full := d.in.size - rest
+	full := d.in.Size - rest
 	if full > 0 {
 		from, err := r.whole(&d.in, full)
 		if err != nil {
@@ -405,33 +406,33 @@ func (r *reader) entries(i int, at, n int64) error {
 		return err
 	}
 	d := r.queue[i]
-	return decodeDirents(p, func(e dirent) error {
-		switch e.name {
+	return ondisk.DecodeDirents(p, func(e ondisk.Dirent) error {
+		switch e.Name {
 		case ".":
-			if r.sb.meta()+int64(e.nid)*nidSize != d.at {
-				return corrupt("%q is inode %d", e.name, e.nid)
+			if r.sb.meta()+int64(e.Nid)*ondisk.NidSize != d.at {
+				return corrupt("%q is inode %d", e.Name, e.Nid)
 			}
 			return nil
 		case "..":
 			return nil // builders that move a directory leave it behind in what is below
 		}
-		if err := tree.CheckName(e.name); err != nil {
+		if err := tree.CheckName(e.Name); err != nil {
 			return corrupt("%v", err)
 		}
-		if k := len(d.node.Entries); k > 0 && e.name <= d.node.Entries[k-1].Name {
-			return corrupt("entry %q after %q", e.name, d.node.Entries[k-1].Name)
+		if k := len(d.node.Entries); k > 0 && e.Name <= d.node.Entries[k-1].Name {
+			return corrupt("entry %q after %q", e.Name, d.node.Entries[k-1].Name)
 		}
 		if r.names++; r.names > maxNames {
 			return corrupt("more than %d names", maxNames)
 		}
-		child, err := r.node(e.name, e.nid, i)
+		child, err := r.node(e.Name, e.Nid, i)
 		if err != nil {
-			return fmt.Errorf("entry %q: %w", e.name, err)
+			return fmt.Errorf("entry %q: %w", e.Name, err)
 		}
-		if e.kind != 0 && e.kind != direntType(child.Mode) {
-			return corrupt("entry %q: type %d of a node with mode %#o", e.name, e.kind, child.Mode)
+		if e.Type != 0 && e.Type != ondisk.DirentType(child.Mode) {
+			return corrupt("entry %q: type %d of a node with mode %#o", e.Name, e.Type, child.Mode)
 		}
-		d.node.Entries = append(d.node.Entries, tree.Entry{Name: e.name, Node: child})
+		d.node.Entries = append(d.node.Entries, tree.Entry{Name: e.Name, Node: child})
 		return nil
 	})
 }

@@ -6,31 +6,27 @@ import (
 	"hash/crc32"
 
 	"github.com/lazuli-project/lazuli/blob"
+	"github.com/lazuli-project/lazuli/disk/erofs/ondisk"
 )
 
 // Places and sizes in bytes.
 const (
 	superAt   = 1024
 	superSize = 128
-	slotSize  = 128 // of a device, and the unit of the slots' place
-	nidSize   = 32
+	slotSize  = 128  // of a device, and the unit of the slots' place
 	pageSize  = 4096 // the largest unit that is read
 )
 
 const (
 	magic = 0xe0f5e1e2
 
-	compatChecksum = 0x1
-
-	incompatChunked  = 0x4
-	incompatDevices  = 0x8
-	incompatPrefixes = 0x40
+	compatChecksum  = 0x1
+	incompatChunked = 0x4
+	incompatDevices = 0x8
 
 	minBlockBits = 9
 	maxBlockBits = 16
 
-	// null is the address of a hole.
-	null = 1<<32 - 1
 	// maxBlocks is how many blocks there are addresses for.
 	maxBlocks = 1<<32 - 1
 )
@@ -38,7 +34,7 @@ const (
 // incompatNames are features that a reader must know, which this one does not.
 var incompatNames = map[uint32]string{
 	0x1: "zero-padded compression", 0x2: "compression configurations", 0x10: "inline tails of compressed files",
-	0x20: "fragments of files", incompatPrefixes: "long attribute prefixes", 0x80: "48-bit addresses", 0x100: "metadata box",
+	0x20: "fragments of files", 0x40: "long attribute prefixes", 0x80: "48-bit addresses", 0x100: "metadata box",
 }
 
 // superblock has 128 bytes:
@@ -53,7 +49,7 @@ type superblock struct {
 	blockBits  uint8
 	rootNid    uint16
 	inodes     uint64
-	epoch      stamp // of compact inodes
+	epoch      ondisk.Stamp // of compact inodes
 	blocks     uint32
 	metaBlock  uint32
 	xattrBlock uint32
@@ -61,12 +57,6 @@ type superblock struct {
 	incompat   uint32
 	devices    uint16
 	slots      uint16
-}
-
-// stamp is a modification time.
-type stamp struct {
-	sec  int64
-	nsec uint32
 }
 
 func (s *superblock) block() int64 { return 1 << s.blockBits }
@@ -82,8 +72,8 @@ func (s *superblock) encode(p []byte) {
 	p[12] = s.blockBits
 	le.PutUint16(p[14:], s.rootNid)
 	le.PutUint64(p[16:], s.inodes)
-	le.PutUint64(p[24:], uint64(s.epoch.sec))
-	le.PutUint32(p[32:], s.epoch.nsec)
+	le.PutUint64(p[24:], uint64(s.epoch.Sec))
+	le.PutUint32(p[32:], s.epoch.Nsec)
 	le.PutUint32(p[36:], s.blocks)
 	le.PutUint32(p[40:], s.metaBlock)
 	le.PutUint32(p[44:], s.xattrBlock)
@@ -110,7 +100,7 @@ func decodeSuperblock(p []byte) (superblock, error) {
 	}
 	s := superblock{
 		compat: le.Uint32(p[8:]), blockBits: p[12], rootNid: le.Uint16(p[14:]), inodes: le.Uint64(p[16:]),
-		epoch: stamp{int64(le.Uint64(p[24:])), le.Uint32(p[32:])}, blocks: le.Uint32(p[36:]), metaBlock: le.Uint32(p[40:]),
+		epoch: ondisk.Stamp{Sec: int64(le.Uint64(p[24:])), Nsec: le.Uint32(p[32:])}, blocks: le.Uint32(p[36:]), metaBlock: le.Uint32(p[40:]),
 		xattrBlock: le.Uint32(p[44:]), uuid: [16]byte(p[48:64]), incompat: le.Uint32(p[80:]),
 		devices: le.Uint16(p[86:]), slots: le.Uint16(p[88:]),
 	}
@@ -119,8 +109,8 @@ func decodeSuperblock(p []byte) (superblock, error) {
 		return s, corrupt("superblock: blocks of 2^%d bytes", s.blockBits)
 	case p[90] != 0:
 		return s, unsupported(fmt.Sprintf("directory blocks of 2^%d blocks", p[90]))
-	case s.epoch.nsec >= 1e9:
-		return s, corrupt("superblock: time with %d ns", s.epoch.nsec)
+	case s.epoch.Nsec >= 1e9:
+		return s, corrupt("superblock: time with %d ns", s.epoch.Nsec)
 	}
 	for bit := uint32(1); bit != 0; bit <<= 1 {
 		switch {

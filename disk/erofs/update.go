@@ -1,12 +1,14 @@
 package erofs
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"strings"
 
 	"github.com/lazuli-project/lazuli/blob"
 	"github.com/lazuli-project/lazuli/disk"
+	"github.com/lazuli-project/lazuli/disk/erofs/ondisk"
 	"github.com/lazuli-project/lazuli/tree"
 )
 
@@ -41,7 +43,7 @@ type updatedDir struct {
 type newFile struct {
 	node   *tree.Node
 	place  *filePlace
-	in     inode
+	in     ondisk.Inode
 	inline bool
 	blocks int64 // of a link's target
 	// chunkBits is log2 of the size of chunks, flatBits for a file of one; chunks are their addresses.
@@ -105,7 +107,7 @@ func (u *update) collectFile(n *tree.Node) error {
 	p = &filePlace{links: n.Nlink, round: u.round}
 	u.filesAt[n] = p
 	f := newFile{node: n, place: p, in: newInode(n, u.sb.epoch)}
-	f.in.xattrLen, p.compact = xattrs, f.in.compact
+	f.in.XattrLen, p.compact = xattrs, f.in.Compact
 	u.files = append(u.files, f)
 	return nil
 }
@@ -138,7 +140,7 @@ func (u *update) place() error {
 	take := func(blocks int64) uint32 {
 		at := u.next
 		u.next += blocks
-		return uint32(min(at, null))
+		return uint32(min(at, ondisk.NullBlock))
 	}
 	for i := range u.dirs {
 		if d := &u.dirs[i]; d.blocks > 0 {
@@ -147,7 +149,7 @@ func (u *update) place() error {
 	}
 	for i := range u.files {
 		if f := &u.files[i]; f.blocks > 0 {
-			f.in.u = take(f.blocks)
+			f.in.U = take(f.blocks)
 		}
 	}
 	if u.next > u.disk.size/blockSize {
@@ -162,7 +164,7 @@ func (u *update) take(n, together int64) int64 {
 		u.pos = roundUp(u.pos, blockSize)
 	}
 	at := u.pos
-	u.pos += roundUp(n, nidSize)
+	u.pos += roundUp(n, ondisk.NidSize)
 	return at
 }
 
@@ -176,8 +178,8 @@ func inline(head, n, block int64) bool {
 func (u *update) placeDir(d *updatedDir) {
 	p := d.place
 	d.changed = true
-	p.size = direntsSize(d.node, blockSize)
-	head := int64(extendedSize + d.xattrs)
+	p.size = ondisk.DirentsSize(d.node, blockSize)
+	head := int64(ondisk.ExtendedSize + d.xattrs)
 	if d.parent < 0 {
 		p.at = rootAt
 		p.inline = inline(rootAt%blockSize+head, p.size, blockSize)
@@ -186,7 +188,7 @@ func (u *update) placeDir(d *updatedDir) {
 		if p.inline {
 			p.at = u.take(head+p.size%blockSize, head+p.size%blockSize)
 		} else {
-			p.at = u.take(head, extendedSize)
+			p.at = u.take(head, ondisk.ExtendedSize)
 		}
 	}
 	p.start, d.blocks = 0, p.blocks()
@@ -198,7 +200,7 @@ func (p *dirPlace) need(head int64) int64 {
 	if p.inline {
 		head += p.size % blockSize
 	}
-	return roundUp(head, nidSize)
+	return roundUp(head, ondisk.NidSize)
 }
 
 // replaceDir finds a place for what a directory has become: its own, as far as that has the room. A directory that has
@@ -206,17 +208,17 @@ func (p *dirPlace) need(head int64) int64 {
 func (u *update) replaceDir(d *updatedDir) error {
 	p := d.place
 	d.changed, d.old = true, p.room
-	room, head := p.room, int64(extendedSize+d.xattrs)
+	room, head := p.room, int64(ondisk.ExtendedSize+d.xattrs)
 	if d.parent < 0 {
 		room = u.rootRoom
 	}
 	was := *p
-	p.size = direntsSize(d.node, blockSize)
+	p.size = ondisk.DirentsSize(d.node, blockSize)
 	if p.inline {
 		p.inline = p.size/blockSize == was.size/blockSize && p.size%blockSize > 0 &&
 			p.need(head) <= room && p.at%blockSize+head+p.size%blockSize <= blockSize
 	}
-	if p.need(head) > room || p.at%blockSize+extendedSize > blockSize {
+	if p.need(head) > room || p.at%blockSize+ondisk.ExtendedSize > blockSize {
 		if d.parent < 0 {
 			return fmt.Errorf("root: %w", unsupported(fmt.Sprintf("%d bytes of attributes in the place of %d", d.xattrs, room)))
 		}
@@ -234,31 +236,31 @@ func (u *update) replaceDir(d *updatedDir) error {
 // placeFile gives a place to the inode of a file.
 func (u *update) placeFile(f *newFile) {
 	in, n := &f.in, f.node
-	size := in.head()
+	size := in.Head()
 	switch n.Type() {
 	case tree.TypeRegular:
-		in.size = n.Size
+		in.Size = n.Size
 		switch {
 		case n.Size == 0:
 		case f.chunkBits == flatBits:
-			in.u = f.chunks[0]
+			in.U = f.chunks[0]
 		default:
-			in.layout, in.u = layoutChunked, uint32(f.chunkBits-blockBits)
-			size += int64(len(f.chunks)) * addressSize
+			in.Layout, in.U = ondisk.LayoutChunked, uint32(f.chunkBits-blockBits)
+			size += int64(len(f.chunks)) * ondisk.AddressSize
 			u.sb.incompat |= incompatChunked
 		}
 	case tree.TypeSymlink:
-		in.size = int64(len(n.Target))
-		if f.inline = inline(size, in.size, blockSize); f.inline {
-			in.layout = layoutInline
-			f.place.at = u.take(size+in.size, size+in.size)
+		in.Size = int64(len(n.Target))
+		if f.inline = inline(size, in.Size, blockSize); f.inline {
+			in.Layout = ondisk.LayoutInline
+			f.place.at = u.take(size+in.Size, size+in.Size)
 			return
 		}
 		f.blocks = 1
 	case tree.TypeChar, tree.TypeBlock:
-		in.u, _ = encodeDevice(n.Rdev)
+		in.U, _ = ondisk.EncodeDevice(n.Rdev)
 	}
-	f.place.at = u.take(size, int64(in.len()))
+	f.place.at = u.take(size, int64(in.Len()))
 }
 
 // write writes what has changed.
@@ -277,7 +279,7 @@ func (u *update) write() error {
 	}
 	for _, n := range u.links {
 		p := u.filesAt[n]
-		at, field := linksField(p.compact, n.Nlink)
+		at, field := ondisk.LinksField(p.compact, n.Nlink)
 		p.links = n.Nlink
 		if err := u.disk.write(p.at+at, field); err != nil {
 			return err
@@ -303,21 +305,21 @@ func (u *update) write() error {
 func (u *update) writeDir(d *updatedDir) error {
 	n, p := d.node, d.place
 	in := newInode(n, u.sb.epoch)
-	in.size, in.u, in.xattrLen = p.size, p.start, d.xattrs
-	content := appendDirents(make([]byte, 0, roundUp(p.size, blockSize)), n, blockSize, func(entry int) uint64 {
+	in.Size, in.U, in.XattrLen = p.size, p.start, d.xattrs
+	content := ondisk.AppendDirents(make([]byte, 0, roundUp(p.size, blockSize)), n, blockSize, func(entry int) uint64 {
 		switch {
 		case entry >= 0:
 			return u.nid(n.Entries[entry].Node)
-		case entry == up && d.parent >= 0:
+		case entry == ondisk.Up && d.parent >= 0:
 			return u.nid(u.dirs[d.parent].node)
 		}
 		return u.nid(n)
 	})
 	full := roundUp(p.size, blockSize)
 	if p.inline {
-		in.layout, full = layoutInline, p.size&^(blockSize-1)
+		in.Layout, full = ondisk.LayoutInline, p.size&^(blockSize-1)
 	}
-	record := appendXattrs(in.appendTo(nil), n.Xattrs)
+	record := ondisk.AppendXattrs(in.AppendTo(nil), n.Xattrs)
 	if p.inline {
 		record = append(record, content[full:]...)
 		content = content[:full]
@@ -335,14 +337,16 @@ func (u *update) writeDir(d *updatedDir) error {
 
 // writeFile writes the inode of a file, and a link's target.
 func (u *update) writeFile(f *newFile) error {
-	record := appendXattrs(f.in.appendTo(nil), f.node.Xattrs)
+	record := ondisk.AppendXattrs(f.in.AppendTo(nil), f.node.Xattrs)
 	switch {
-	case f.in.layout == layoutChunked:
-		record = appendAddresses(record, f.chunks)
+	case f.in.Layout == ondisk.LayoutChunked:
+		for _, c := range f.chunks {
+			record = binary.LittleEndian.AppendUint32(record, c)
+		}
 	case f.inline:
 		record = append(record, f.node.Target...)
 	case f.blocks > 0:
-		if err := u.disk.write(int64(f.in.u)*blockSize, []byte(f.node.Target)); err != nil {
+		if err := u.disk.write(int64(f.in.U)*blockSize, []byte(f.node.Target)); err != nil {
 			return err
 		}
 	}

@@ -1,4 +1,4 @@
-package erofs
+package ondisk
 
 import (
 	"encoding/binary"
@@ -15,10 +15,11 @@ import (
 // A shared attribute is such an entry too. Its number is its place in the area of shared ones, in units of 4 bytes.
 const (
 	xattrHeader = 12
-	xattrEntry  = 4
 	longPrefix  = 0x80
-	// maxXattrs is how many bytes of attributes an inode may have.
-	maxXattrs = xattrHeader + 4*(1<<16-2)
+	// XattrEntry is what of an entry says its size.
+	XattrEntry = 4
+	// MaxXattrs is how many bytes of attributes an inode may have.
+	MaxXattrs = xattrHeader + 4*(1<<16-2)
 )
 
 // xattrPrefixes are the prefixes that an attribute may have, by their number. Those of access control lists are
@@ -42,8 +43,8 @@ func splitXattr(name string) (index uint8, suffix string, ok bool) {
 	return 0, "", false
 }
 
-// xattrLen returns what the attributes of a node take.
-func xattrLen(xattrs []tree.Xattr) (int, error) {
+// XattrLen returns what the attributes of a node take.
+func XattrLen(xattrs []tree.Xattr) (int, error) {
 	if len(xattrs) == 0 {
 		return 0, nil
 	}
@@ -53,16 +54,16 @@ func xattrLen(xattrs []tree.Xattr) (int, error) {
 		if !ok || len(x.Name) > tree.MaxXattrName || len(x.Value) > tree.MaxXattrValue {
 			return 0, unsupported("extended attribute " + x.Name)
 		}
-		size += (xattrEntry + len(suffix) + len(x.Value) + 3) &^ 3
+		size += (XattrEntry + len(suffix) + len(x.Value) + 3) &^ 3
 	}
-	if size > maxXattrs {
+	if size > MaxXattrs {
 		return 0, unsupported("extended attributes of more than 256 KiB")
 	}
 	return size, nil
 }
 
-// appendXattrs appends attributes that xattrLen has checked to dst, which has a multiple of 4 bytes.
-func appendXattrs(dst []byte, xattrs []tree.Xattr) []byte {
+// AppendXattrs appends attributes that XattrLen has checked to dst, which has a multiple of 4 bytes.
+func AppendXattrs(dst []byte, xattrs []tree.Xattr) []byte {
 	if len(xattrs) == 0 {
 		return dst
 	}
@@ -78,8 +79,8 @@ func appendXattrs(dst []byte, xattrs []tree.Xattr) []byte {
 	return dst
 }
 
-// decodeXattrs decodes the attributes behind an inode; shared gives a shared one.
-func decodeXattrs(p []byte, shared func(number uint32) (tree.Xattr, error)) ([]tree.Xattr, error) {
+// DecodeXattrs decodes the attributes behind an inode; shared gives a shared one.
+func DecodeXattrs(p []byte, shared func(number uint32) (tree.Xattr, error)) ([]tree.Xattr, error) {
 	if len(p) == 0 {
 		return nil, nil
 	}
@@ -102,11 +103,11 @@ func decodeXattrs(p []byte, shared func(number uint32) (tree.Xattr, error)) ([]t
 			p = p[4:]
 			continue
 		}
-		size := xattrSize(p)
+		size := XattrSize(p)
 		if size > len(p) {
 			return nil, corrupt("attribute of %d bytes beyond the end", size)
 		}
-		x, err := decodeXattr(p[:size])
+		x, err := DecodeXattr(p[:size])
 		if err != nil {
 			return nil, err
 		}
@@ -121,22 +122,22 @@ func decodeXattrs(p []byte, shared func(number uint32) (tree.Xattr, error)) ([]t
 	return xattrs, nil
 }
 
-// xattrSize returns the size of an entry by its first 4 bytes.
-func xattrSize(p []byte) int {
-	return xattrEntry + int(p[0]) + int(binary.LittleEndian.Uint16(p[2:]))
+// XattrSize returns the size of an entry by its first 4 bytes.
+func XattrSize(p []byte) int {
+	return XattrEntry + int(p[0]) + int(binary.LittleEndian.Uint16(p[2:]))
 }
 
-// decodeXattr decodes an entry, all of which p is.
-func decodeXattr(p []byte) (tree.Xattr, error) {
-	index, end := int(p[1]), xattrEntry+int(p[0])
+// DecodeXattr decodes an entry, all of which p is.
+func DecodeXattr(p []byte) (tree.Xattr, error) {
+	index, end := int(p[1]), XattrEntry+int(p[0])
 	if index&longPrefix != 0 {
 		return tree.Xattr{}, unsupported("attribute with a long prefix")
 	}
 	if index >= len(xattrPrefixes) || xattrPrefixes[index] == "" {
 		return tree.Xattr{}, corrupt("attribute with prefix %d", index)
 	}
-	name := xattrPrefixes[index] + string(p[xattrEntry:end])
-	if i, suffix, ok := splitXattr(name); !ok || int(i) != index || len(suffix) != end-xattrEntry || strings.IndexByte(name, 0) >= 0 || len(name) > tree.MaxXattrName {
+	name := xattrPrefixes[index] + string(p[XattrEntry:end])
+	if i, suffix, ok := splitXattr(name); !ok || int(i) != index || len(suffix) != end-XattrEntry || strings.IndexByte(name, 0) >= 0 || len(name) > tree.MaxXattrName {
 		return tree.Xattr{}, corrupt("attribute %q", name)
 	}
 	return tree.Xattr{Name: name, Value: slices.Clone(p[end:])}, nil
