@@ -60,7 +60,7 @@ func (c *conversion) plan(ctx context.Context) (*source, error) {
 	}
 	var seen []string
 	for i, d := range s.index.Index.Manifests {
-		if !store.IsImage(d.MediaType) || d.Annotations[annotationReferenceType] != "" || d.ArtifactType != "" ||
+		if !store.IsImage(d.MediaType) || d.Annotations[annotationReferenceType] != "" || store.IsArtifact(d) ||
 			d.Platform != nil && (d.Platform.OS == "unknown" || marked(d.Platform)) {
 			s.carried = append(s.carried, d)
 			continue

@@ -18,6 +18,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/lazuli-project/lazuli/blob"
+	"github.com/lazuli-project/lazuli/formats"
 )
 
 // annotationImageName is where containerd and docker write an image's whole name.
@@ -161,13 +162,19 @@ func (l *layout) Resolve(ctx context.Context) (ocispec.Descriptor, error) {
 	return desc, nil
 }
 
+// IsArtifact reports whether an entry of an index is marked as something else than a container image. Some tools give images the type
+// of their configuration.
+func IsArtifact(d ocispec.Descriptor) bool {
+	return d.ArtifactType != "" && d.ArtifactType != ocispec.MediaTypeImageConfig && d.ArtifactType != formats.MediaTypeDockerConfig
+}
+
 // choose finds the entry of index.json that has a name. Without a name it must be the only image.
 func choose(entries []ocispec.Descriptor, name string) (ocispec.Descriptor, error) {
 	var found []ocispec.Descriptor
 	var names []string
 	for _, e := range entries {
 		tag := e.Annotations[ocispec.AnnotationRefName]
-		if tag == "" && name == "" && e.ArtifactType != "" {
+		if tag == "" && name == "" && IsArtifact(e) {
 			continue // a referrer, listed to be found
 		}
 		if name == "" || tag == name || e.Annotations[annotationImageName] == name {
