@@ -36,7 +36,7 @@ const (
 // maxWritable bounds the entries of an index file.
 const maxWritable = 128_000_000
 
-// ErrSealed: the layer takes no more writes.
+// ErrSealed is what writes to a sealed layer give.
 var ErrSealed = errors.New("layer is sealed")
 
 // Writable is a local layer that is being written, in files as overlaybd's tools have them. It is for concurrent use; of
