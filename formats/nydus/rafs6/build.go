@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/lazuli-project/lazuli/disk/erofs/ondisk"
 	"github.com/lazuli-project/lazuli/formats/nydus/nydusblob"
 	"github.com/lazuli-project/lazuli/tree"
 )
@@ -179,9 +180,7 @@ func (b *builder) placeDir(at uint32) error {
 	if err != nil {
 		return err
 	}
-	size := direntPacker{block: int(b.block)}
-	forNames(n, func(name string, _ int) { size.add(len(name)) })
-	b.placeData(at, head, uint64(size.size()))
+	b.placeData(at, head, uint64(ondisk.DirentsSize(n, int64(b.block))))
 
 	first := uint32(len(b.inodes))
 	b.inodes[at].first = first
@@ -248,14 +247,14 @@ func (b *builder) placeFile(n *tree.Node, at uint32) error {
 		if err != nil {
 			return err
 		}
-		b.inodes[at].nid = b.put(at, b.space.take(b.indexesAt(head)+count*indexSize, false))
+		b.inodes[at].nid = b.put(at, b.space.take(b.indexesAt(head)+count*ondisk.IndexSize, false))
 	case tree.TypeSymlink:
 		if n.Target == "" || len(n.Target) > tree.MaxTarget {
 			return fmt.Errorf("link target of %d bytes: %w", len(n.Target), ErrTree)
 		}
 		b.placeData(at, head, uint64(len(n.Target)))
 	case tree.TypeChar, tree.TypeBlock, tree.TypeFIFO, tree.TypeSocket:
-		if n.Rdev.Major >= 1<<12 || n.Rdev.Minor >= 1<<20 {
+		if _, ok := ondisk.EncodeDevice(n.Rdev); !ok {
 			return fmt.Errorf("device %d:%d: %w", n.Rdev.Major, n.Rdev.Minor, ErrTree)
 		}
 		b.inodes[at].nid = b.put(at, b.space.take(head, false))
@@ -273,13 +272,13 @@ func (b *builder) head(n *tree.Node) (uint64, error) {
 	if n.MtimeNsec >= 1e9 {
 		return 0, fmt.Errorf("%d nanoseconds: %w", n.MtimeNsec, ErrTree)
 	}
-	x, err := xattrSize(n.Xattrs)
+	x, err := ondisk.XattrLen(n.Xattrs)
 	b.hasXattr = b.hasXattr || x > 0
-	return uint64(inodeSize + x), err
+	return uint64(ondisk.ExtendedSize + x), err
 }
 
 // indexesAt returns where the chunk indexes of a file are behind the begin of its inode.
-func (b *builder) indexesAt(head uint64) uint64 { return (head + indexSize - 1) &^ (indexSize - 1) }
+func (b *builder) indexesAt(head uint64) uint64 { return roundUp(head, ondisk.IndexSize) }
 
 // placeData places a directory or link with its content: whole blocks apart, the rest behind the inode if it fits.
 func (b *builder) placeData(at uint32, head, size uint64) {
@@ -344,22 +343,6 @@ func (b *builder) eachChunk(n *tree.Node, fn func(number uint32, index int, off 
 		return fmt.Errorf("content of %d bytes in %d: %w", n.Size, done, ErrTree)
 	}
 	return nil
-}
-
-// forNames calls fn for the names of a directory in the order of their bytes, "." and ".." among them, with the place in
-// n.Entries, -1 for "." and -2 for "..".
-func forNames(n *tree.Node, fn func(name string, entry int)) {
-	special := []string{".", ".."}
-	for i, e := range n.Entries {
-		for len(special) > 0 && special[0] < e.Name {
-			fn(special[0], len(special)-3)
-			special = special[1:]
-		}
-		fn(e.Name, i)
-	}
-	for ; len(special) > 0; special = special[1:] {
-		fn(special[0], len(special)-3)
-	}
 }
 
 // prefetch returns the nids of the prefetch table.

@@ -3,6 +3,7 @@ package rafs6
 import (
 	"encoding/binary"
 
+	"github.com/lazuli-project/lazuli/disk/erofs/ondisk"
 	"github.com/lazuli-project/lazuli/tree"
 )
 
@@ -62,8 +63,4 @@ func (b *Bootstrap) FlagNames() []string {
 }
 
 // DirSize is the size of a directory as its inode tells it, in bytes.
-func DirSize(n *tree.Node) int64 {
-	size := direntPacker{block: blockSize}
-	forNames(n, func(name string, _ int) { size.add(len(name)) })
-	return size.size()
-}
+func DirSize(n *tree.Node) int64 { return ondisk.DirentsSize(n, blockSize) }

@@ -10,6 +10,7 @@ import (
 	"math/bits"
 	"slices"
 
+	"github.com/lazuli-project/lazuli/disk/erofs/ondisk"
 	"github.com/lazuli-project/lazuli/formats/nydus/nydusblob"
 	"github.com/lazuli-project/lazuli/tree"
 )
@@ -135,7 +136,7 @@ type encoder struct {
 	off     uint64
 	err     error // sticky
 	scratch []byte
-	dirents []dirent
+	dirents []ondisk.Dirent
 }
 
 // write writes the next bytes.
@@ -170,42 +171,38 @@ func (e *encoder) part(at, place uint32) {
 	p := &e.inodes[at]
 	switch p.node.Type() {
 	case tree.TypeDir:
-		size := direntPacker{block: int(e.block)}
-		forNames(p.node, func(name string, _ int) { size.add(len(name)) })
-		e.data(p, place, uint64(size.size()), func(dst []byte, from uint64) { e.entries(p, dst, from) })
+		e.data(p, place, uint64(ondisk.DirentsSize(p.node, int64(e.block))), func(dst []byte, from uint64) { e.entries(p, dst, from) })
 	case tree.TypeSymlink:
 		e.data(p, place, uint64(len(p.node.Target)), func(dst []byte, from uint64) { copy(dst, p.node.Target[from:]) })
 	case tree.TypeRegular:
 		e.file(p)
 	default:
-		e.write(e.inode(p, inode{layout: layoutPlain, u: encodeDevice(p.node.Rdev)}, 0))
+		u, _ := ondisk.EncodeDevice(p.node.Rdev) // checked when it was placed
+		e.write(e.inode(p, ondisk.Inode{Layout: ondisk.LayoutPlain, U: u}, 0))
 	}
 }
 
 // inode returns an inode with attributes and room for what comes behind these, to be filled in.
-func (e *encoder) inode(p *placed, in inode, behind uint64) []byte {
+func (e *encoder) inode(p *placed, in ondisk.Inode, behind uint64) []byte {
 	n := p.node
-	in.mode, in.uid, in.gid, in.number = uint16(n.Mode), n.UID, n.GID, p.number
+	in.Mode, in.UID, in.GID, in.Number = uint16(n.Mode), n.UID, n.GID, p.number
 	if e.spec.NoOwners {
-		in.uid, in.gid = 0, 0
+		in.UID, in.GID = 0, 0
 	}
-	in.mtime, in.nsec, in.nlink = n.Mtime, n.MtimeNsec, n.Nlink
-	in.xattrLen, _ = xattrSize(n.Xattrs) // checked when it was placed
-	dst := e.zeroed(uint64(inodeSize+in.xattrLen) + behind)
-	in.encode(dst)
-	if in.xattrLen > 0 {
-		encodeXattrs(dst[inodeSize:], n.Xattrs)
-	}
+	in.Mtime, in.Links = ondisk.Stamp{Sec: n.Mtime, Nsec: n.MtimeNsec}, n.Nlink
+	in.XattrLen, _ = ondisk.XattrLen(n.Xattrs) // checked when it was placed
+	dst := e.zeroed(uint64(in.Head()) + behind)
+	ondisk.AppendXattrs(in.AppendTo(dst[:0]), n.Xattrs)
 	return dst
 }
 
 // data writes the inode of a directory or link with the rest of its n bytes, or the blocks of it. content writes what it has
 // from an offset on.
 func (e *encoder) data(p *placed, place uint32, n uint64, content func(dst []byte, from uint64)) {
-	x, _ := xattrSize(p.node.Xattrs)
-	in, full := inode{layout: layoutPlain, size: n}, n
-	if e.inline(uint64(inodeSize+x), n) {
-		in.layout, full = layoutInline, n&^(e.block-1)
+	x, _ := ondisk.XattrLen(p.node.Xattrs)
+	in, full := ondisk.Inode{Layout: ondisk.LayoutPlain, Size: int64(n)}, n
+	if e.inline(uint64(ondisk.ExtendedSize+x), n) {
+		in.Layout, full = ondisk.LayoutInline, n&^(e.block-1)
 	}
 	if place != p.nid {
 		dst := e.zeroed(full)
@@ -213,10 +210,10 @@ func (e *encoder) data(p *placed, place uint32, n uint64, content func(dst []byt
 		e.write(dst)
 		return
 	}
-	in.u = uint32(e.meta/e.block) + p.block
+	in.U = uint32(e.meta/e.block) + p.block
 	dst := e.inode(p, in, n-full)
 	if full < n {
-		content(dst[inodeSize+x:], full)
+		content(dst[ondisk.ExtendedSize+x:], full)
 	}
 	e.write(dst)
 }
@@ -225,7 +222,7 @@ func (e *encoder) data(p *placed, place uint32, n uint64, content func(dst []byt
 func (e *encoder) entries(p *placed, dst []byte, from uint64) {
 	skip := int64(from / e.block) // blocks
 	e.dirents = e.dirents[:0]
-	packer := direntPacker{block: int(e.block)}
+	packer := ondisk.DirentPacker{Block: int64(e.block)}
 	// The packer says where a block is full.
 	flush := func() {
 		switch {
@@ -233,24 +230,24 @@ func (e *encoder) entries(p *placed, dst []byte, from uint64) {
 			skip--
 		case len(dst) > 0:
 			n := min(len(dst), int(e.block))
-			encodeDirents(dst[:n], e.dirents)
+			ondisk.AppendDirentBlock(dst[:0:n], e.dirents)
 			dst = dst[n:]
 		}
 		e.dirents = e.dirents[:0]
 	}
-	forNames(p.node, func(name string, entry int) {
-		if packer.add(len(name)) {
+	ondisk.ForNames(p.node, func(name string, entry int) {
+		if packer.Add(name) {
 			flush()
 		}
-		d := dirent{name: name, kind: direntTypes[tree.TypeDir]}
+		d := ondisk.Dirent{Name: name, Type: ondisk.DirentType(tree.TypeDir)}
 		switch entry {
-		case -1:
-			d.nid = uint64(p.nid)
-		case -2:
-			d.nid = uint64(e.inodes[p.parent].nid)
+		case ondisk.Self:
+			d.Nid = uint64(p.nid)
+		case ondisk.Up:
+			d.Nid = uint64(e.inodes[p.parent].nid)
 		default:
-			d.nid = uint64(e.inodes[p.first+uint32(entry)].nid)
-			d.kind = direntTypes[p.node.Entries[entry].Node.Type()]
+			d.Nid = uint64(e.inodes[p.first+uint32(entry)].nid)
+			d.Type = ondisk.DirentType(p.node.Entries[entry].Node.Mode)
 		}
 		e.dirents = append(e.dirents, d)
 	})
@@ -260,8 +257,8 @@ func (e *encoder) entries(p *placed, dst []byte, from uint64) {
 // file writes the inode of a regular file with its chunk indexes.
 func (e *encoder) file(p *placed) {
 	n := p.node
-	x, _ := xattrSize(n.Xattrs)
-	head := uint64(inodeSize + x)
+	x, _ := ondisk.XattrLen(n.Xattrs)
+	head := uint64(ondisk.ExtendedSize + x)
 	count := uint64(0)
 	unit := int64(e.spec.ChunkSize)
 	for _, x := range n.Extents {
@@ -269,14 +266,14 @@ func (e *encoder) file(p *placed) {
 	}
 	// Where the array begins is counted from the inode, which is aligned.
 	at := e.indexesAt(head)
-	dst := e.inode(p, inode{layout: layoutChunked, size: uint64(n.Size), u: e.chunkFormat(n)}, at-head+count*indexSize)
+	dst := e.inode(p, ondisk.Inode{Layout: ondisk.LayoutChunked, Size: n.Size, U: e.chunkFormat(n)}, at-head+count*ondisk.IndexSize)
 	rest := dst[at:]
 	le := binary.LittleEndian
 	err := e.eachChunk(n, func(number uint32, index int, off int64) {
 		le.PutUint16(rest, uint16(index))
 		rest[2], rest[3] = uint8(number+1), uint8(index>>16)
 		le.PutUint32(rest[4:], uint32(off/int64(e.block)))
-		rest = rest[indexSize:]
+		rest = rest[ondisk.IndexSize:]
 	})
 	if err != nil && e.err == nil {
 		e.err = err
@@ -291,10 +288,10 @@ func (b *builder) chunkFormat(n *tree.Node) uint32 {
 	if n.Size > 1<<unit && len(n.Extents) == 1 {
 		unit = uint32(bits.Len64(uint64(n.Size - 1)))
 	}
-	if unit > b.blockBits+0x1f {
+	if unit > b.blockBits+ondisk.ChunkBits {
 		unit = b.chunkBits
 	}
-	return chunkIndexes | (unit - b.blockBits)
+	return ondisk.ChunkIndexes | (unit - b.blockBits)
 }
 
 // chunkTable writes the chunk table.

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/lazuli-project/lazuli/disk/erofs/ondisk"
 	"github.com/lazuli-project/lazuli/formats/nydus/nydusblob"
 	"github.com/lazuli-project/lazuli/tree"
 )
@@ -98,7 +99,7 @@ type treeParser struct {
 // directory waits to be read.
 type directory struct {
 	node   *tree.Node
-	in     inode
+	in     ondisk.Inode
 	at     uint64 // of the inode
 	nid    uint64
 	parent uint64 // nid
@@ -164,14 +165,14 @@ func (t *treeParser) node(name string, nid, parent uint64, from int) (*tree.Node
 	if err != nil {
 		return nil, err
 	}
-	if err := t.spend(uint64(in.len + in.xattrLen)); err != nil {
+	if err := t.spend(uint64(in.Head())); err != nil {
 		return nil, err
 	}
-	n := &tree.Node{Mode: uint32(in.mode), UID: in.uid, GID: in.gid, Mtime: in.mtime, MtimeNsec: in.nsec}
+	n := &tree.Node{Mode: uint32(in.Mode), UID: in.UID, GID: in.GID, Mtime: in.Mtime.Sec, MtimeNsec: in.Mtime.Nsec}
 	if t.numbers != nil {
 		t.numbers[n] = nid
 	}
-	if n.Xattrs, err = decodeXattrs(t.p[at+uint64(in.len):][:in.xattrLen]); err != nil {
+	if n.Xattrs, err = decodeXattrs(t.p[at+uint64(in.Len()):][:in.XattrLen]); err != nil {
 		return nil, err
 	}
 	switch n.Type() {
@@ -186,42 +187,42 @@ func (t *treeParser) node(name string, nid, parent uint64, from int) (*tree.Node
 		t.queue = append(t.queue, directory{node: n, in: in, at: at, nid: nid, parent: parent, from: from, name: name, depth: depth})
 		return n, nil
 	case tree.TypeRegular:
-		n.Size = int64(in.size)
+		n.Size = in.Size
 		err = t.chunks(n, &in, at)
 	case tree.TypeSymlink:
 		err = t.target(n, &in, at)
 	case tree.TypeChar, tree.TypeBlock:
-		n.Rdev = decodeDevice(in.u)
+		n.Rdev = ondisk.DecodeDevice(in.U)
 		fallthrough
 	case tree.TypeFIFO, tree.TypeSocket:
-		if in.layout != layoutPlain || in.size != 0 {
-			err = corrupt("special file with layout %d, size %d", in.layout, in.size)
+		if in.Layout != ondisk.LayoutPlain || in.Size != 0 {
+			err = corrupt("special file with layout %d, size %d", in.Layout, in.Size)
 		}
 	default:
-		err = corrupt("mode %#o", in.mode)
+		err = corrupt("mode %#o", in.Mode)
 	}
 	if err != nil {
 		return nil, err
 	}
-	if in.nlink > 1 {
+	if in.Links > 1 {
 		t.linked[nid] = n
 	}
 	return n, nil
 }
 
 // data returns the content of a directory or link: whole blocks, and the rest, which may lie behind the inode.
-func (t *treeParser) data(in *inode, at uint64) (blocks, rest []byte, err error) {
-	size := uint64(len(t.p))
-	if in.layout == layoutChunked || in.size > size {
-		return nil, nil, corrupt("content of %d bytes with layout %d", in.size, in.layout)
+func (t *treeParser) data(in *ondisk.Inode, at uint64) (blocks, rest []byte, err error) {
+	size, all := uint64(len(t.p)), uint64(in.Size)
+	if in.Layout == ondisk.LayoutChunked || all > size {
+		return nil, nil, corrupt("content of %d bytes with layout %d", in.Size, in.Layout)
 	}
-	if err := t.spend(in.size); err != nil {
+	if err := t.spend(all); err != nil {
 		return nil, nil, err
 	}
-	full := in.size
-	if in.layout == layoutInline {
-		full = in.size &^ (t.block - 1)
-		tail, n := at+uint64(in.len+in.xattrLen), in.size-full
+	full := all
+	if in.Layout == ondisk.LayoutInline {
+		full = all &^ (t.block - 1)
+		tail, n := at+uint64(in.Head()), all-full
 		if n > size-tail {
 			return nil, nil, corrupt("content beyond the end")
 		}
@@ -231,7 +232,7 @@ func (t *treeParser) data(in *inode, at uint64) (blocks, rest []byte, err error)
 		rest = t.p[tail:][:n]
 	}
 	if full > 0 {
-		first := uint64(in.u) * t.block
+		first := uint64(in.U) * t.block
 		if first > size || full > size-first {
 			return nil, nil, corrupt("content beyond the end")
 		}
@@ -240,9 +241,9 @@ func (t *treeParser) data(in *inode, at uint64) (blocks, rest []byte, err error)
 	return blocks, rest, nil
 }
 
-func (t *treeParser) target(n *tree.Node, in *inode, at uint64) error {
-	if in.size == 0 || in.size > tree.MaxTarget {
-		return corrupt("link target of %d bytes", in.size)
+func (t *treeParser) target(n *tree.Node, in *ondisk.Inode, at uint64) error {
+	if in.Size == 0 || in.Size > tree.MaxTarget {
+		return corrupt("link target of %d bytes", in.Size)
 	}
 	blocks, rest, err := t.data(in, at)
 	if err != nil {
@@ -257,28 +258,25 @@ func (t *treeParser) target(n *tree.Node, in *inode, at uint64) error {
 
 // chunks reads the chunk indexes of a file, which are behind the inode at a multiple of 8:
 // 0 u16 index | 2 u8 blob+1 | 3 u8 index bits 16-23 | 4 u32 plain offset in blocks
-func (t *treeParser) chunks(n *tree.Node, in *inode, at uint64) error {
-	if in.layout != layoutChunked {
-		return corrupt("file with layout %d", in.layout)
+func (t *treeParser) chunks(n *tree.Node, in *ondisk.Inode, at uint64) error {
+	if in.Layout != ondisk.LayoutChunked {
+		return corrupt("file with layout %d", in.Layout)
 	}
-	if in.u&^0x3f != 0 || in.u&chunkIndexes == 0 {
-		return corrupt("chunk format %#x", in.u)
+	if in.U&^uint32(ondisk.ChunkBits|ondisk.ChunkIndexes) != 0 || in.U&ondisk.ChunkIndexes == 0 {
+		return corrupt("chunk format %#x", in.U)
 	}
-	unit := uint64(t.b.ChunkSize)
-	array := (at + uint64(in.len+in.xattrLen) + indexSize - 1) &^ (indexSize - 1)
-	count := in.size / unit
-	if in.size%unit != 0 {
-		count++
-	}
-	if array > uint64(len(t.p)) || count > (uint64(len(t.p))-array)/indexSize {
+	unit, all := uint64(t.b.ChunkSize), uint64(in.Size)
+	array := roundUp(at+uint64(in.Head()), ondisk.IndexSize)
+	count := (all + unit - 1) / unit
+	if array > uint64(len(t.p)) || count > (uint64(len(t.p))-array)/ondisk.IndexSize {
 		return corrupt("chunk indexes beyond the end")
 	}
-	if err := t.spend(count * indexSize); err != nil {
+	if err := t.spend(count * ondisk.IndexSize); err != nil {
 		return err
 	}
 	le := binary.LittleEndian
 	for i := range count {
-		e := t.p[array+i*indexSize:][:indexSize]
+		e := t.p[array+i*ondisk.IndexSize:][:ondisk.IndexSize]
 		number := int(e[2]) - 1
 		index := uint32(le.Uint16(e)) | uint32(e[3])<<16
 		block := le.Uint32(e[4:])
@@ -286,7 +284,7 @@ func (t *treeParser) chunks(n *tree.Node, in *inode, at uint64) error {
 			return corrupt("chunk in blob %d of %d", number, len(t.b.Blobs))
 		}
 		info := &t.b.Blobs[number]
-		size := min(unit, in.size-i*unit)
+		size := min(unit, all-i*unit)
 		if off := uint64(block) * t.block; index >= info.ChunkCount || off+size > info.PlainSize {
 			return corrupt("chunk %d with %d bytes at %d outside of blob %d", index, size, off, number)
 		}
@@ -295,9 +293,9 @@ func (t *treeParser) chunks(n *tree.Node, in *inode, at uint64) error {
 	}
 	// Linux counts in chunks of the inode's own size, the reference reader in those of the image. Both see the
 	// same when they agree, or when the inode's are larger than the file and the file lies in one piece.
-	unitBits := in.u&0x1f + uint32(bits.TrailingZeros64(t.block))
-	if same := unitBits == uint32(bits.TrailingZeros32(t.b.ChunkSize)); !same && (in.size > 1<<unitBits || len(n.Extents) > 1) {
-		return corrupt("chunk format %#x of a file of %d bytes in %d pieces", in.u, in.size, len(n.Extents))
+	unitBits := in.U&ondisk.ChunkBits + uint32(bits.TrailingZeros64(t.block))
+	if same := unitBits == uint32(bits.TrailingZeros32(t.b.ChunkSize)); !same && (all > 1<<unitBits || len(n.Extents) > 1) {
+		return corrupt("chunk format %#x of a file of %d bytes in %d pieces", in.U, all, len(n.Extents))
 	}
 	return nil
 }
@@ -311,41 +309,40 @@ func (t *treeParser) readDir(i int) error {
 	}
 	var last string
 	var self, up bool
-	add := func(e dirent) error {
-		if e.name <= last {
-			return corrupt("entry %q after %q", e.name, last)
+	add := func(e ondisk.Dirent) error {
+		if e.Name <= last {
+			return corrupt("entry %q after %q", e.Name, last)
 		}
-		last = e.name
-		switch e.name {
+		last = e.Name
+		switch e.Name {
 		case ".":
-			self = e.nid == d.nid
+			self = e.Nid == d.nid
 			return nil
 		case "..":
-			up = e.nid == d.parent
+			up = e.Nid == d.parent
 			return nil
 		}
-		if err := tree.CheckName(e.name); err != nil {
+		if err := tree.CheckName(e.Name); err != nil {
 			return corrupt("%v", err)
 		}
-		t.note(e.nid, i, e.name)
-		n, err := t.node(e.name, e.nid, d.nid, i)
+		t.note(e.Nid, i, e.Name)
+		n, err := t.node(e.Name, e.Nid, d.nid, i)
 		if err != nil {
-			return fmt.Errorf("entry %q: %w", e.name, err)
+			return fmt.Errorf("entry %q: %w", e.Name, err)
 		}
-		if e.kind != 0 && e.kind != direntTypes[n.Type()] {
-			return corrupt("entry %q: type %d of a node with mode %#o", e.name, e.kind, n.Mode)
+		if e.Type != 0 && e.Type != ondisk.DirentType(n.Mode) {
+			return corrupt("entry %q: type %d of a node with mode %#o", e.Name, e.Type, n.Mode)
 		}
-		d.node.Entries = append(d.node.Entries, tree.Entry{Name: e.name, Node: n})
+		d.node.Entries = append(d.node.Entries, tree.Entry{Name: e.Name, Node: n})
 		return nil
 	}
 	read := func(p []byte) error {
-		text := string(p) // one allocation for the names of a block
 		for len(p) > 0 {
 			n := min(int(t.block), len(p))
-			if err := decodeDirents(p[:n], text[:n], add); err != nil {
+			if err := ondisk.DecodeDirents(p[:n], add); err != nil {
 				return err
 			}
-			p, text = p[n:], text[n:]
+			p = p[n:]
 		}
 		return nil
 	}

@@ -38,7 +38,6 @@ const (
 	incompat        = 0x4 | 0x8 // chunked files, device table
 	blocksLegacy    = 4096      // what old builders wrote for an image without blobs
 	tarfsBlockBits  = 9
-	compactInodeLen = 32
 	cipherAES128XTS = 1
 )
 
