@@ -3,7 +3,6 @@ package convert
 import (
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -15,7 +14,7 @@ import (
 // manifestKey is what the record knows an image by; false where it is not asked for images as a whole.
 func (c *conversion) manifestKey(o int, im *sourceImage) (ManifestRecord, ManifestKey, bool) {
 	record, ok := c.opt.Record.(ManifestRecord)
-	if !ok {
+	if !ok || c.opt.ArtifactManifest { // which names no layers
 		return nil, ManifestKey{}, false
 	}
 	w := c.outputs[o].Writer
@@ -26,7 +25,7 @@ func (c *conversion) manifestKey(o int, im *sourceImage) (ManifestRecord, Manife
 	k := ManifestKey{Source: im.src.Desc.Digest, Format: w.Name(), Writer: v.ImageVersion()}
 	// See dress.
 	if c.opt.Attach == AttachReferrer || c.opt.Subject {
-		k.Writer += fmt.Sprintf(" subject artifact=%t", c.opt.ArtifactManifest)
+		k.Writer += " subject"
 	}
 	return record, k, true
 }
@@ -99,12 +98,12 @@ func (c *conversion) knownManifest(ctx context.Context, o int, im *sourceImage) 
 	if !ok {
 		return nil, "", false
 	}
-	known, ok, err := record.LookupManifest(ctx, k)
+	t := c.outputs[o].Target
+	here := t.Ref().Place()
+	known, ok, err := record.LookupManifest(ctx, k, here)
 	if err != nil || !ok || !store.IsImage(known.Desc.MediaType) {
 		return nil, "", false
 	}
-	t := c.outputs[o].Target
-	here := t.Ref().Place()
 	if has, err := t.Exists(ctx, known.Desc); err != nil {
 		return nil, "", false
 	} else if has {

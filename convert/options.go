@@ -158,7 +158,8 @@ type ManifestKey struct {
 // ManifestRecord is the optional ability of a [Record] to know images as a whole, of writers that are [formats.ImageVersioner]. What is
 // said of Record and its methods holds for manifests.
 type ManifestRecord interface {
-	LookupManifest(ctx context.Context, k ManifestKey) (Known, bool, error)
+	// LookupManifest may leave out places of which there are many that are nearer to here, the target's place.
+	LookupManifest(ctx context.Context, k ManifestKey, here string) (Known, bool, error)
 	StoreManifest(ctx context.Context, k ManifestKey, manifest Known) error
 	ForgetManifest(ctx context.Context, k ManifestKey, place string) error
 }

@@ -261,7 +261,7 @@ func (d *DB) drop(ctx context.Context, blob digest.Digest, place string) error {
 }
 
 // LookupManifest implements [convert.ManifestRecord].
-func (d *DB) LookupManifest(ctx context.Context, k convert.ManifestKey) (convert.Known, bool, error) {
+func (d *DB) LookupManifest(ctx context.Context, k convert.ManifestKey, _ string) (convert.Known, bool, error) {
 	if d == nil {
 		return convert.Known{}, false, nil
 	}
@@ -281,7 +281,7 @@ func (d *DB) ForgetManifest(ctx context.Context, k convert.ManifestKey, place st
 	if d == nil {
 		return nil
 	}
-	known, ok, err := d.LookupManifest(ctx, k)
+	known, ok, err := d.LookupManifest(ctx, k, place)
 	if err != nil || !ok {
 		return err
 	}
