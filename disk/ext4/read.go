@@ -91,7 +91,8 @@ func (l *loader) dir(path string, dir *tree.Node, ino uint32, p inode) error {
 			if child == 0 || isDot(name) {
 				return true
 			}
-			if bad = tree.CheckName(string(name)); bad != nil {
+			if err := tree.CheckName(string(name)); err != nil {
+				bad = corrupt("%v", err)
 				return false
 			}
 			if l.entries++; l.entries > maxEntries {
@@ -107,7 +108,13 @@ func (l *loader) dir(path string, dir *tree.Node, ino uint32, p inode) error {
 	if err != nil {
 		return fmt.Errorf("directory %q: %w", path, err)
 	}
-	for i := range dir.Entries {
+	// In the order of the inodes, the table of which is read from front to back that way.
+	order := make([]int, len(inodes))
+	for i := range order {
+		order[i] = i
+	}
+	slices.SortStableFunc(order, func(a, b int) int { return cmp.Compare(inodes[a], inodes[b]) })
+	for _, i := range order {
 		if err := l.entry(path, dir, i, ino, inodes[i]); err != nil {
 			return err
 		}

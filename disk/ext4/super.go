@@ -212,7 +212,7 @@ func (s *superblock) check(size int64) error {
 		return corrupt("file system of %d blocks of %d bytes on a disk of %d bytes", s.blocks, s.blockSize, size)
 	case s.firstData != wantFirst:
 		return corrupt("first data block %d", s.firstData)
-	case s.blocksPerGroup < 8 || s.blocksPerGroup > 8*s.blockSize || s.blocksPerGroup%8 != 0:
+	case s.blocksPerGroup < 256 || s.blocksPerGroup > 8*s.blockSize || s.blocksPerGroup%8 != 0:
 		return corrupt("%d blocks in a group", s.blocksPerGroup)
 	case s.inodesPerGroup < 1 || int64(s.inodesPerGroup) > 8*s.blockSize:
 		return corrupt("%d inodes in a group", s.inodesPerGroup)

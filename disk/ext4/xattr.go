@@ -127,7 +127,7 @@ func decodeXattrs(p []byte, at int, n *tree.Node) error {
 				return err
 			}
 		}
-		if _, ok := n.Xattr(name); ok || name == "" {
+		if _, ok := n.Xattr(name); ok || name == "" || len(name) > tree.MaxXattrName {
 			return corrupt("extended attribute %q", name)
 		}
 		n.SetXattr(name, value)
