@@ -39,9 +39,9 @@ const (
 	maxObjects = 1 << 16
 )
 
-// manifestPusher is the ability of a target to be told that an object of any media type is a manifest.
-type manifestPusher interface {
-	pushManifest(ctx context.Context, desc ocispec.Descriptor, raw []byte) error
+// ManifestPusher is the optional ability of a [Target] to be told that an object of any media type is a manifest.
+type ManifestPusher interface {
+	PushManifest(ctx context.Context, desc ocispec.Descriptor, raw []byte) error
 }
 
 // Copy copies what desc names and all that this names: children, configs, layers. Blobs come before the manifests
@@ -125,8 +125,8 @@ func (c *copier) manifest(ctx context.Context, desc ocispec.Descriptor, depth in
 }
 
 func (c *copier) pushManifest(ctx context.Context, desc ocispec.Descriptor, raw []byte) error {
-	if p, ok := c.dst.(manifestPusher); ok {
-		return p.pushManifest(ctx, desc, raw)
+	if p, ok := c.dst.(ManifestPusher); ok {
+		return p.PushManifest(ctx, desc, raw)
 	}
 	return c.dst.Put(ctx, desc, raw)
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"oras.land/oras-go/v2/registry/remote"
 	"oras.land/oras-go/v2/registry/remote/auth"
 
 	"github.com/lazuli-project/lazuli/blob"
@@ -23,7 +24,7 @@ type registryTarget struct{ *registryStore }
 
 var (
 	_ Target         = (*registryTarget)(nil)
-	_ manifestPusher = (*registryTarget)(nil)
+	_ ManifestPusher = (*registryTarget)(nil)
 )
 
 // Commit implements [Target]. All is durable already.
@@ -133,7 +134,7 @@ func (t *registryTarget) Push(ctx context.Context, desc ocispec.Descriptor, cont
 		if err != nil {
 			return err
 		}
-		return t.pushManifest(ctx, desc, raw)
+		return t.PushManifest(ctx, desc, raw)
 	}
 	if ok, err := t.Exists(ctx, desc); ok || err != nil {
 		return err
@@ -149,15 +150,23 @@ func (t *registryTarget) Push(ctx context.Context, desc ocispec.Descriptor, cont
 
 type onlyWriter struct{ io.Writer }
 
-// pushManifest stores a manifest of any media type. Referrers are made known as the registry needs it.
-func (t *registryTarget) pushManifest(ctx context.Context, desc ocispec.Descriptor, raw []byte) error {
+// PushManifest implements [ManifestPusher]. Referrers are made known as the registry needs it.
+func (t *registryTarget) PushManifest(ctx context.Context, desc ocispec.Descriptor, raw []byte) error {
 	if err := checkContent(desc, raw); err != nil {
 		return err
 	}
-	if ok, err := t.exists(ctx, desc, true); ok || err != nil {
-		return err
+	if g, err := parseGraph(desc, raw); err != nil || g.Subject == nil {
+		// One with a subject is pushed again: who pushed it before may have ended before it was made known.
+		if ok, err := t.exists(ctx, desc, true); ok || err != nil {
+			return err
+		}
 	}
-	if err := t.repo.Manifests().Push(t.scope(ctx), desc, bytes.NewReader(raw)); err != nil {
+	err := t.repo.Manifests().Push(t.scope(ctx), desc, bytes.NewReader(raw))
+	var list *remote.ReferrersError
+	if errors.As(err, &list) && list.IsReferrersIndexDelete() {
+		err = nil // the list that the fallback tag named before stays: many registries delete nothing
+	}
+	if err != nil {
 		return t.fail(ctx, "push manifest "+desc.Digest.String()+" to", err)
 	}
 	return nil

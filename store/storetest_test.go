@@ -105,6 +105,16 @@ func content(seed uint64, n int) []byte {
 // image puts an image with the given layers into the target and returns its manifest's descriptor.
 func image(t *testing.T, dst store.Target, subject *ocispec.Descriptor, layers ...[]byte) ocispec.Descriptor {
 	t.Helper()
+	desc, raw := manifest(t, dst, subject, layers...)
+	if err := dst.Put(t.Context(), desc, raw); err != nil {
+		t.Fatal(err)
+	}
+	return desc
+}
+
+// manifest stores all of an image but the manifest.
+func manifest(t *testing.T, dst store.Target, subject *ocispec.Descriptor, layers ...[]byte) (ocispec.Descriptor, []byte) {
+	t.Helper()
 	config := []byte(`{"architecture":"amd64","os":"linux","rootfs":{"type":"layers","diff_ids":[]}}`)
 	m := ocispec.Manifest{MediaType: ocispec.MediaTypeImageManifest, Config: formats.DigestOf(ocispec.MediaTypeImageConfig, config), Subject: subject}
 	m.SchemaVersion = 2
@@ -119,11 +129,7 @@ func image(t *testing.T, dst store.Target, subject *ocispec.Descriptor, layers .
 		m.Layers = append(m.Layers, d)
 	}
 	raw := mustJSON(t, m)
-	desc := formats.DigestOf(m.MediaType, raw)
-	if err := dst.Put(t.Context(), desc, raw); err != nil {
-		t.Fatal(err)
-	}
-	return desc
+	return formats.DigestOf(m.MediaType, raw), raw
 }
 
 func mustJSON(t *testing.T, v any) []byte {
