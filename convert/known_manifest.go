@@ -3,6 +3,7 @@ package convert
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -49,6 +50,11 @@ func (c *conversion) knownImages(ctx context.Context, im *sourceImage) ([]Image,
 		m, from, ok := c.knownManifest(ctx, o, im)
 		if !ok {
 			return nil, nil, false, nil
+		}
+		if keepsLayers(c.outputs[o]) {
+			if err := bringAll(ctx, c.outputs[o].Target, im.src.Manifest.Layers, c.src); err != nil {
+				return nil, nil, false, fmt.Errorf("keep the source's layers: %w", err)
+			}
 		}
 		desc := m.Desc
 		desc.Platform = im.src.Desc.Platform
@@ -153,14 +159,19 @@ func bringImage(ctx context.Context, t store.Target, desc ocispec.Descriptor, sr
 	if err != nil {
 		return nil, err
 	}
-	for _, d := range parts(m) {
+	return m, bringAll(ctx, t, parts(m), src)
+}
+
+// bringAll makes the target have the objects of a place that it lacks.
+func bringAll(ctx context.Context, t store.Target, descs []ocispec.Descriptor, src store.Source) error {
+	for _, d := range descs {
 		has, err := t.Exists(ctx, d)
 		if err == nil && !has {
 			err = bring(ctx, t, d, src)
 		}
 		if err != nil {
-			return nil, err
+			return err
 		}
 	}
-	return m, nil
+	return nil
 }

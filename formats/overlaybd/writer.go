@@ -3,7 +3,9 @@ package overlaybd
 import (
 	"context"
 	"fmt"
+	"strings"
 
+	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/lazuli-project/lazuli/blob"
@@ -25,6 +27,7 @@ var (
 	_ formats.NeedsParents   = (*Writer)(nil)
 	_ formats.Reopener       = (*Writer)(nil)
 	_ formats.ReferrerMarker = (*Writer)(nil)
+	_ formats.ImageVersioner = (*Writer)(nil)
 )
 
 // NewWriter returns a writer.
@@ -52,6 +55,19 @@ func (*Writer) Name() string { return Name }
 // Version implements [formats.Writer]. What makes up the image alone does not count: layers do not depend on it.
 func (w *Writer) Version() string {
 	return fmt.Sprintf("overlaybd-%d-%s-%d-%d-base=%t", writerVersion, w.file.ZFile.Algorithm, w.file.ZFile.BlockSize, w.opt.Size>>30, w.opt.BaseLayer)
+}
+
+// ImageVersion implements [formats.ImageVersioner].
+func (w *Writer) ImageVersion() string {
+	return ImageVersion(w.Version(), w.opt.MediaTypes, w.opt.Prefetch)
+}
+
+// imageVersion changes with the manifest, the configuration or the added layers of an image of the same layers.
+const imageVersion = 1
+
+// ImageVersion returns what an image depends on beside its source, of the version of its layers and the options that [ImageLayers] has.
+func ImageVersion(layers string, types MediaTypes, prefetch []string) string {
+	return fmt.Sprintf("%s image=%d %s %s", layers, imageVersion, types, digest.FromString(strings.Join(prefetch, "\x00")))
 }
 
 // NeedsParents implements [formats.NeedsParents].

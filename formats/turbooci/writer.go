@@ -32,6 +32,7 @@ var (
 	_ formats.NeedsParents   = (*Writer)(nil)
 	_ formats.Reopener       = (*Writer)(nil)
 	_ formats.ReferrerMarker = (*Writer)(nil)
+	_ formats.ImageVersioner = (*Writer)(nil)
 	_ formats.Tracer         = (*Writer)(nil)
 	_ formats.KeepsLayers    = (*Writer)(nil)
 )
@@ -49,6 +50,11 @@ func (*Writer) Name() string { return Name }
 
 // Version implements [formats.Writer].
 func (w *Writer) Version() string { return w.opt.version() }
+
+// ImageVersion implements [formats.ImageVersioner].
+func (w *Writer) ImageVersion() string {
+	return overlaybd.ImageVersion(w.Version(), w.opt.MediaTypes, w.opt.Prefetch)
+}
 
 // NeedsParents implements [formats.NeedsParents].
 func (*Writer) NeedsParents() bool { return true }
