@@ -329,7 +329,7 @@ func TestReaderAt(t *testing.T) {
 			t.Fatal(err)
 		}
 		r, rnd := f.ReaderAt(t.Context(), source(object)), rand.New(rand.NewPCG(1, 1))
-		for range 500 {
+		for range 100 {
 			off := rnd.IntN(len(data))
 			p := make([]byte, rnd.IntN(min(len(data)-off, 1<<rnd.IntN(22))+1))
 			if n, err := r.ReadAt(p, int64(lsmt.HeaderSize+off)); err != nil || n != len(p) || !bytes.Equal(p, data[off:off+n]) {
