@@ -14,6 +14,7 @@ import (
 	"github.com/lazuli-project/lazuli/formats"
 	"github.com/lazuli-project/lazuli/formats/nydus"
 	"github.com/lazuli-project/lazuli/formats/oci"
+	"github.com/lazuli-project/lazuli/formats/overlaybd"
 	"github.com/lazuli-project/lazuli/image"
 	"github.com/lazuli-project/lazuli/store"
 )
@@ -91,7 +92,7 @@ Layers that the target has already are neither downloaded nor pushed again.`,
 	f.BoolVar(&c.encrypt, "encrypt", false, "encrypt the data with keys made by chance, which stand in the bootstrap: each conversion gives other bytes, and none is recorded")
 	f.StringArrayVar(&c.encryptKeys, "encrypt-key", nil, "`RECIPIENT` who may read what --encrypt makes: jwe:FILE with a public key, pkcs7:FILE with a certificate, pgp:NAME=FILE with a ring of keys; may be repeated")
 	c.keys.addDecrypt(f)
-	f.StringVar(&c.record, "record", "", "what was converted before: `sqlite:FILE` or none (a file in the user's state directory)")
+	f.StringVar(&c.record, "record", "", "what was converted before: `sqlite:FILE`, mysql:DSN or none (a file in the user's state directory)")
 	f.BoolVar(&c.dryRun, "dry-run", false, "resolve, check the right to push, say what would be done")
 	f.BoolVar(&c.check, "check", false, "compare the result with the source before its tag appears")
 	both, src, dest := addStoreFlags(f)
@@ -155,7 +156,11 @@ func (a *app) convert(ctx context.Context, c *convertFlags, source, target strin
 	if c.onProgress != nil {
 		onProgress = c.onProgress
 	}
-	opt := convert.Options{Attach: attach, Subject: c.subject, Index: c.index, TempDir: c.tempDir, ArtifactManifest: artifact, Platforms: c.platforms, Jobs: a.jobs, Readers: lazyReaders(), OnProgress: onProgress, Others: others}
+	index := c.index
+	if c.options[optionMediaTypes] == string(overlaybd.MediaTypesOCI) {
+		index.MediaType = ocispec.MediaTypeImageIndex
+	}
+	opt := convert.Options{Attach: attach, Subject: c.subject, Index: index, TempDir: c.tempDir, ArtifactManifest: artifact, Platforms: c.platforms, Jobs: a.jobs, Readers: lazyReaders(), OnProgress: onProgress, Others: others}
 	if c.check {
 		opt.BeforeTag = func(ctx context.Context, out convert.Output, made, source ocispec.Descriptor) error {
 			want, got := convertedSides(sides.source, source, out.Target, made)

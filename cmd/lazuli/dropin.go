@@ -18,6 +18,7 @@ type dropIn struct {
 func dropIns() []dropIn {
 	return []dropIn{
 		{"nydus-image", "Build, check and inspect RAFS file systems with the flags of nydus-image", (*app).nydusImage},
+		{"convertor", "Convert images to overlaybd and turboOCI with the flags of overlaybd's convertor", (*app).convertor},
 		{"nydusify", "Convert, check, mount and copy Nydus images with the flags of nydusify", (*app).nydusify},
 	}
 }

@@ -24,6 +24,7 @@ type storeFlags struct {
 	clients       []store.ClientCert
 	// openTarget opens targets; nil for [store.OpenTarget].
 	openTarget func(ctx context.Context, ref store.Ref, opts store.Options) (store.Target, error)
+	onRequest  func(store.RequestInfo)
 }
 
 // add registers the flags with a prefix before their names.
@@ -70,7 +71,7 @@ func (s *storeFlags) over(both *storeFlags) *storeFlags {
 func (a *app) storeOptions(s *storeFlags) (store.Options, error) {
 	o := store.Options{
 		PlainHTTP: s.plainHTTP, Insecure: s.insecure, CertDirs: s.certDirs, CAFiles: s.cas, Clients: s.clients, AuthFile: s.authFile,
-		Env: os.Getenv, UserAgent: "lazuli/" + version(), Stdin: a.stdin, Stdout: a.stdout,
+		Env: os.Getenv, UserAgent: "lazuli/" + version(), Stdin: a.stdin, Stdout: a.stdout, OnRequest: s.onRequest,
 	}
 	if (s.cert == "") != (s.key == "") {
 		return o, usagef("--cert and --key go together")
@@ -97,7 +98,7 @@ func (a *app) storeOptions(s *storeFlags) (store.Options, error) {
 func (a *app) askPassword(user string) (string, error) {
 	in, ok := a.stdin.(*os.File)
 	if !ok || !term.IsTerminal(int(in.Fd())) {
-		return "", usagef("--creds %s: no password given, and no terminal to ask for it", user)
+		return "", usagef("no password of %s given, and no terminal to ask for it", user)
 	}
 	fmt.Fprintf(a.stderr, "Password of %s: ", user)
 	p, err := term.ReadPassword(int(in.Fd()))
