@@ -69,6 +69,7 @@ func (c *conversion) obtain(ctx context.Context, o int, k Key, known Known) (str
 	}
 	if slices.Contains(known.Places, here) {
 		_ = c.opt.Record.Forget(ctx, k, here) // deleted since; a record that fails is no reason to stop
+		known.Places = slices.DeleteFunc(slices.Clone(known.Places), func(p string) bool { return p == here })
 	}
 	for _, place := range nearest(known.Places, here) {
 		src := c.places.open(ctx, place, c.opt.OpenPlace)

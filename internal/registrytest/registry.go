@@ -143,6 +143,13 @@ func (r *Registry) HasBlob(repo string, d digest.Digest) bool {
 	return r.repos[repo][d]
 }
 
+// DropBlob takes a blob out of a repository, as the garbage collection of a registry does.
+func (r *Registry) DropBlob(repo string, d digest.Digest) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.repos[repo], d)
+}
+
 // ServeHTTP implements http.Handler.
 func (r *Registry) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	r.mu.Lock()
