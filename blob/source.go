@@ -20,8 +20,8 @@ func (s ReaderAtSource) Size() int64 { return s.N }
 
 // ReadRange implements [Source].
 func (s ReaderAtSource) ReadRange(ctx context.Context, p []byte, off int64, _ Class) error {
-	if err := ctx.Err(); err != nil {
-		return err
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
 	}
 	if off < 0 || off > s.N || int64(len(p)) > s.N-off {
 		return fmt.Errorf("read %d bytes at %d of %d: %w", len(p), off, s.N, io.ErrUnexpectedEOF)

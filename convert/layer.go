@@ -88,6 +88,11 @@ func (j *layerJob) attempt(ctx context.Context, again bool) (err error) {
 		}
 		writers = append(writers, treeWriter{w, tarfs.NewBuilder()})
 	}
+	for _, w := range writers {
+		if f, ok := w.LayerWriter.(formats.Follower); ok {
+			hashed.followers = append(hashed.followers, f)
+		}
+	}
 	if err := feed(ctx, tarfs.NewReader(hashed), writers); err != nil {
 		return err
 	}
@@ -198,6 +203,8 @@ type hashedPieces struct {
 	hashed  chan struct{} // gets one for each piece
 	pending bool          // a piece has not been hashed yet
 
+	followers []formats.Follower
+
 	inflating time.Duration // with reading
 	hashing   time.Duration
 	waiting   time.Duration // for hashing
@@ -249,7 +256,15 @@ func (p *hashedPieces) Next() ([]byte, error) {
 		p.pieces <- piece
 		p.pending = true
 	}
-	return piece, err
+	if err != nil {
+		return piece, err
+	}
+	for _, f := range p.followers {
+		if err := f.Follow(piece); err != nil {
+			return nil, err
+		}
+	}
+	return piece, nil
 }
 
 // Read is not used: package tarfs takes pieces.

@@ -120,6 +120,14 @@ type LayerWriter interface {
 	Abort()
 }
 
+// Follower is the optional ability of a [LayerWriter] that looks at every piece of [LayerSource].Stream, also at those without content
+// of an entry.
+type Follower interface {
+	// Follow is called for each piece when the stream stands at it, before what lies in it is given to Entry and Data. p is the piece; it
+	// is valid during the call only.
+	Follow(p []byte) error
+}
+
 // Layer is a finished layer.
 type Layer struct {
 	// Desc is the stored blob as it stands in the manifest; its digest is empty where the layer has none.

@@ -57,6 +57,9 @@ func (f *Format) contentCases(tb testing.TB) []stack {
 	return list
 }
 
+// largeXattrs is the case that formats with [Format].SmallXattrs refuse.
+const largeXattrs = "large xattrs"
+
 // headerCases are about what the headers of a tar say.
 func headerCases() []stack {
 	long := strings.Repeat(strings.Repeat("d", 200)+"/", 5)
@@ -90,7 +93,8 @@ func headerCases() []stack {
 			imagetest.Dir("acl", imagetest.Xattr("system.posix_acl_default", "\x02\x00\x00\x00\x01\x00\x07\x00\xff\xff\xff\xff"),
 				imagetest.Xattr("system.posix_acl_access", "\x02\x00\x00\x00\x01\x00\x06\x00\xff\xff\xff\xff")),
 			imagetest.Symlink("link", "x", imagetest.Xattr("trusted.t", "t")), imagetest.Char("device", 1, 3, imagetest.Xattr("security.selinux", "label\x00")),
-			imagetest.File("many", "", xattrs...), imagetest.File("same as many", "", xattrs...),
+			imagetest.File("some", "", xattrs[:40]...), imagetest.File("same as some", "", xattrs[:40]...)),
+		one(largeXattrs, imagetest.File("many", "", xattrs...), imagetest.File("same as many", "", xattrs...),
 			imagetest.File("long", "", imagetest.Xattr("user."+strings.Repeat("n", 250), strings.Repeat("v", 60_000)))),
 		one("xattrs of libarchive", imagetest.File("both", "", imagetest.Xattr("user.a", "1"), imagetest.PAX("LIBARCHIVE.xattr.user.a", "MQ")),
 			imagetest.File("alone", "", imagetest.PAX("LIBARCHIVE.xattr.user.%20b", "AAH/"))),

@@ -22,6 +22,11 @@ type Format struct {
 	Whole int
 	// OnlyFilesLinked says that hard links of anything but regular files become nodes of their own.
 	OnlyFilesLinked bool
+	// OldestTime and LatestTime bound the times that the format can say, in seconds since 1970: files from before and after get
+	// these. 0 means that there is no bound.
+	OldestTime, LatestTime int64
+	// SmallXattrs says that the format has room for some KiB of extended attributes, and refuses files with more.
+	SmallXattrs bool
 	// MaxAlloc is how many bytes opening and reading a damaged image of some KiB may allocate, all in all. 0 means 64 MiB.
 	MaxAlloc int64
 }

@@ -187,7 +187,7 @@ func TestGenerates(t *testing.T) {
 	t.Parallel()
 	var stacks, refused, hidden, linked, entries int
 	rapid.Check(t, func(rt *rapid.T) {
-		layers := build(t, drawLayers(4096).Draw(rt, "layers"))
+		layers := build(t, (&Format{Chunk: 4096}).drawLayers().Draw(rt, "layers"))
 		lines, err := expected(layers)
 		stacks++
 		if err != nil {

@@ -90,7 +90,11 @@ func noise(n int, seed uint64) []byte {
 // names are few, so that entries meet.
 var names = []string{"a", "b", "c", "dir", "a.b", "Z", "\xff\xfe", "é", " ", strings.Repeat("n", 255)}
 
-func drawAttributes() *rapid.Generator[attributes] {
+func (f *Format) drawAttributes() *rapid.Generator[attributes] {
+	values := []string{"", "v", "\x00\xff=\n", strings.Repeat("w", 300)}
+	if !f.SmallXattrs {
+		values = append(values, string(noise(4000, 9)))
+	}
 	return rapid.Custom(func(t *rapid.T) attributes {
 		a := attributes{
 			mode: rapid.SampledFrom([]int64{0o644, 0o755, 0, 0o7777, 0o4755, 0o2755, 0o1777, 0o111}).Draw(t, "mode"),
@@ -102,7 +106,7 @@ func drawAttributes() *rapid.Generator[attributes] {
 		prefixes := []string{"user.", "trusted.", "security."}
 		for range rapid.SampledFrom([]int{0, 0, 0, 1, 2, 5}).Draw(t, "xattrs") {
 			name := rapid.SampledFrom(prefixes).Draw(t, "prefix") + rapid.SampledFrom([]string{"x", "y", "overlay.z", "0", strings.Repeat("l", 200)}).Draw(t, "attribute")
-			value := rapid.SampledFrom([]string{"", "v", "\x00\xff=\n", strings.Repeat("w", 300), string(noise(4000, 9))}).Draw(t, "value")
+			value := rapid.SampledFrom(values).Draw(t, "value")
 			a.xattrs = append(a.xattrs, tree.Xattr{Name: name, Value: []byte(value)})
 		}
 		if rapid.IntRange(0, 9).Draw(t, "acl") == 0 {
@@ -114,10 +118,11 @@ func drawAttributes() *rapid.Generator[attributes] {
 	})
 }
 
-// drawLayers generates layers for a writer that cuts content at multiples of chunk.
-func drawLayers(chunk int) *rapid.Generator[[][]op] {
+// drawLayers generates layers for a writer that cuts content at multiples of Chunk.
+func (f *Format) drawLayers() *rapid.Generator[[][]op] {
+	chunk := f.Chunk
 	sizes := []int{0, 1, 100, 511, 512, 513, chunk - 1, chunk, chunk + 1, 2 * chunk, 3*chunk + 5}
-	attrs := drawAttributes()
+	attrs := f.drawAttributes()
 	one := rapid.Custom(func(t *rapid.T) op {
 		depth := rapid.SampledFrom([]int{1, 1, 2, 2, 3}).Draw(t, "depth")
 		parts := make([]string, depth)

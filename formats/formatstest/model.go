@@ -70,6 +70,12 @@ func expectedOf(layers [][]byte, f *Format) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := merged.Nodes(func(n *tree.Node) error {
+		f.bound(n)
+		return nil
+	}); err != nil {
+		return nil, err
+	}
 	if f.OnlyFilesLinked {
 		unlink(merged.Root)
 		merged.CountLinks()
@@ -81,6 +87,16 @@ func expectedOf(layers [][]byte, f *Format) ([]string, error) {
 		}
 		return p, nil
 	})
+}
+
+// bound brings a node's time into what the format can say.
+func (f *Format) bound(n *tree.Node) {
+	switch {
+	case f.OldestTime != 0 && n.Mtime < f.OldestTime:
+		n.Mtime, n.MtimeNsec = f.OldestTime, 0
+	case f.LatestTime != 0 && n.Mtime > f.LatestTime:
+		n.Mtime, n.MtimeNsec = f.LatestTime, 0
+	}
 }
 
 // unlink makes a node of its own of every name of what is no regular file.

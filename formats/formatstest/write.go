@@ -65,26 +65,19 @@ func writeLayer(ctx context.Context, w formats.Writer, m *memory, src *source, i
 }
 
 func tryLayer(ctx context.Context, w formats.Writer, m *memory, src *source, from formats.LayerSource, below []formats.Layer, how manner) (formats.Layer, error) {
-	var trace flate.Trace
-	if t, ok := w.(formats.Tracer); ok {
-		trace = t.Trace()
-	}
-	var err error
-	if from.Stream, err = flate.NewTracingReader(bytes.NewReader(src.layers[from.Index].Stored), trace); err != nil {
+	from, pieces, err := layerSource(w, src, src.layers[from.Index].Stored, from, below)
+	if err != nil {
 		return formats.Layer{}, err
 	}
 	defer from.Stream.Close()
-	from.Desc = src.Manifest.Manifest.Layers[from.Index]
-	from.Chains = identity.ChainIDs(slices.Clone(src.Config.RootFS.DiffIDs[:from.Index+1]))
-	from.Below = func(context.Context) ([]formats.Layer, error) { return below, nil }
-	from.Spool = func() (formats.Spool, error) { return formats.NewSpool("") }
 	lw, err := w.Layer(ctx, from, m)
 	if err != nil {
 		return formats.Layer{}, err
 	}
+	pieces.follow(lw)
 	defer lw.Abort()
 	var buf []byte
-	t, err := readTar(from.Stream, func(e *tarfs.Entry, n *tree.Node) error { return lw.Entry(e, n) }, func(p []byte) error {
+	t, err := readTar(pieces, func(e *tarfs.Entry, n *tree.Node) error { return lw.Entry(e, n) }, func(p []byte) error {
 		for len(p) > 0 {
 			n := len(p)
 			if how.cut > 0 {
@@ -108,6 +101,40 @@ func tryLayer(ctx context.Context, w formats.Writer, m *memory, src *source, fro
 	l, err := lw.Close(t)
 	l.Final = how.final
 	return l, err
+}
+
+// layerSource says all of a layer that converters say, and returns what it is read from.
+func layerSource(w formats.Writer, src *source, stored []byte, from formats.LayerSource, below []formats.Layer) (formats.LayerSource, *followedPieces, error) {
+	var trace flate.Trace
+	if t, ok := w.(formats.Tracer); ok {
+		trace = t.Trace()
+	}
+	var err error
+	if from.Stream, err = flate.NewTracingReader(bytes.NewReader(stored), trace); err != nil {
+		return from, nil, err
+	}
+	from.Desc = src.Manifest.Manifest.Layers[from.Index]
+	from.Chains = identity.ChainIDs(slices.Clone(src.Config.RootFS.DiffIDs[:from.Index+1]))
+	from.Below = func(context.Context) ([]formats.Layer, error) { return below, nil }
+	from.Spool = func() (formats.Spool, error) { return formats.NewSpool("") }
+	return from, &followedPieces{Reader: from.Stream}, nil
+}
+
+// followedPieces shows the pieces of a layer to a writer that follows them.
+type followedPieces struct {
+	*flate.Reader
+	follower formats.Follower
+}
+
+func (p *followedPieces) follow(lw formats.LayerWriter) { p.follower, _ = lw.(formats.Follower) }
+
+// Next implements [tarfs.Pieces].
+func (p *followedPieces) Next() ([]byte, error) {
+	piece, err := p.Reader.Next()
+	if err == nil && p.follower != nil {
+		err = p.follower.Follow(piece)
+	}
+	return piece, err
 }
 
 // writeLayers converts all layers.

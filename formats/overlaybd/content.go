@@ -2,6 +2,7 @@ package overlaybd
 
 import (
 	"encoding/binary"
+	"errors"
 
 	"github.com/lazuli-project/lazuli/disk"
 	"github.com/lazuli-project/lazuli/formats/overlaybd/layerfile"
@@ -27,9 +28,16 @@ func (c *content) begin(node *tree.Node, size int64) {
 	}
 }
 
+// errContent means that an entry's content has another size than the entry says.
+var errContent = errors.New("content does not fit its entry")
+
 // write gives the next bytes of the file.
 func (c *content) write(p []byte) error {
+	if int64(len(p)) > c.left {
+		return errContent
+	}
 	if c.node == nil {
+		c.left -= int64(len(p))
 		return nil
 	}
 	for len(p) > 0 {

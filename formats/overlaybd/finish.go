@@ -21,14 +21,18 @@ import (
 // Finish implements [formats.Writer].
 func (w *Writer) Finish(ctx context.Context, layers []formats.Layer, src *formats.Manifest, sink formats.Sink) (*formats.Result, error) {
 	made := ImageLayers{FSType: Ext4, Prefetch: w.opt.Prefetch, MediaTypes: w.opt.MediaTypes}
-	if w.base != nil {
-		if err := w.base.make(ctx, w); err != nil {
+	base := w.base
+	if base == nil && len(layers) == 0 {
+		base = &baseLayer{} // without a layer it would be no disk
+	}
+	if base != nil {
+		if err := base.make(ctx, w); err != nil {
 			return nil, err
 		}
-		if err := sink.Put(ctx, w.base.desc, w.base.stored); err != nil {
+		if err := sink.Put(ctx, base.desc, base.stored); err != nil {
 			return nil, err
 		}
-		made.Add(w.base.desc, w.base.desc.Digest)
+		made.Add(base.desc, base.desc.Digest)
 	}
 	for _, l := range layers {
 		made.Add(l.Desc, l.Desc.Digest) // the blob is a tar that is not compressed

@@ -31,6 +31,9 @@ type layerWriter struct {
 
 // Entry implements [formats.LayerWriter].
 func (l *layerWriter) Entry(e *tarfs.Entry, node *tree.Node) error {
+	if l.content.left > 0 {
+		return errContent
+	}
 	l.stats.Entries++
 	if e.Size > 0 {
 		if e.Hardlink != "" {
@@ -47,6 +50,9 @@ func (l *layerWriter) Data(p []byte) error { return l.content.write(p) }
 
 // Close implements [formats.LayerWriter].
 func (l *layerWriter) Close(t *tree.Tree) (formats.Layer, error) {
+	if l.content.left > 0 {
+		return formats.Layer{}, errContent
+	}
 	cpu := make(map[string]float64)
 	d, err := l.w.disk(l.ctx, l.src)
 	if err != nil {

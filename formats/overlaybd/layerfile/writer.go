@@ -116,7 +116,7 @@ func (w *Writer) closeTar(size int64) (int64, error) {
 	if w.begin == tarBlock && size > tarMax {
 		return 0, fmt.Errorf("layer: %d bytes in a tar without a pax header: %w", size, blob.ErrUnsupported)
 	}
-	end := make([]byte, (tarBlock-size%tarBlock)%tarBlock+2*tarBlock)
+	end := TarEnd(size)
 	if _, err := w.dst.Write(end); err != nil {
 		return 0, fmt.Errorf("layer: end of tar: %w", err)
 	}

@@ -1,0 +1,43 @@
+package overlaybd_test
+
+import (
+	"testing"
+
+	"github.com/lazuli-project/lazuli/formats"
+	"github.com/lazuli-project/lazuli/formats/formatstest"
+	"github.com/lazuli-project/lazuli/formats/overlaybd"
+)
+
+func TestConformance(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		options overlaybd.Options
+		large   bool
+		whole   int
+	}{
+		{"default", overlaybd.Options{}, true, 0},
+		{"4 KiB, small disk", overlaybd.Options{BlockSize: 4 << 10, Size: 2 << 30}, false, 24 << 10}, // every byte of every object
+		{"zstd", overlaybd.Options{Compression: "zstd", BlockSize: 32 << 10}, false, 0},
+		{"base layer, paths", overlaybd.Options{BaseLayer: true, Prefetch: []string{"/etc", "/none"}}, false, 0},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			formatstest.Run(t, formatstest.Format{
+				Writer: func(tb testing.TB, cpu *formats.CPU) formats.Writer {
+					o := c.options
+					o.CPU = cpu
+					w, err := overlaybd.NewWriter(o)
+					if err != nil {
+						tb.Fatal(err)
+					}
+					return w
+				},
+				Reader: overlaybd.Reader{},
+				Chunk:  16 << 10,
+
+				OldestTime: -1 << 31, LatestTime: 1<<34 - 1<<31 - 1, SmallXattrs: true,
+				Large: c.large,
+				Whole: c.whole,
+			})
+		})
+	}
+}
