@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -175,6 +176,33 @@ func TestAddToGenuine(t *testing.T) {
 					t.Error(diff)
 				}
 			})
+		}
+	}
+}
+
+// TestRootOfGenuine gives attributes to the root of a genuine disk, which cannot move and has room for some.
+func TestRootOfGenuine(t *testing.T) {
+	t.Parallel()
+	d := genuineDisks(t)[0]
+	for size, want := range map[int]error{10000: nil, 60000: blob.ErrUnsupported} {
+		layer := tree.New()
+		layer.Root.SetXattr("user.x", make([]byte, size))
+		f, err := erofs.Open(d, d.size)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c, err := f.Apply(layer)
+		if !errors.Is(err, want) {
+			t.Errorf("%d bytes: %v", size, err)
+		}
+		if err != nil {
+			continue
+		}
+		got := d.clone()
+		got.apply(t, c, nil)
+		tr, err := erofs.Read(got, got.size)
+		if err != nil || len(tr.Root.Xattrs) != 1 || tr.Lookup("bin") == nil {
+			t.Errorf("%d bytes: %v", size, err)
 		}
 	}
 }
