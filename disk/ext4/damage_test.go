@@ -126,8 +126,8 @@ func TestDamage(t *testing.T) {
 	whole, numbers := richImage()
 	survive(t, whole)
 	r := rand.New(rand.NewPCG(5, 5))
-	for range 3000 {
-		d := &device{maps.Clone(whole.blocks), whole.size}
+	for range 1000 {
+		d := &device{blocks: maps.Clone(whole.blocks), size: whole.size}
 		for range 1 + r.IntN(3) {
 			number := numbers[r.IntN(len(numbers))]
 			p := slices.Clone(d.blocks[number])
@@ -152,10 +152,10 @@ func TestShort(t *testing.T) {
 	t.Parallel()
 	whole, _ := richImage()
 	for _, size := range []int64{0, 1, 1024, 2047, 2048, 4096, 8192, 1 << 20, whole.size - disk.BlockSize} {
-		if _, err := Read(&device{whole.blocks, size}, size); !errors.Is(err, blob.ErrCorrupt) {
+		if _, err := Read(&device{blocks: whole.blocks, size: size}, size); !errors.Is(err, blob.ErrCorrupt) {
 			t.Errorf("%d bytes: %v", size, err)
 		}
-		if _, err := Open(&device{whole.blocks, 0}, size); err == nil {
+		if _, err := Open(&device{blocks: whole.blocks}, size); err == nil {
 			t.Errorf("%d bytes that cannot be read", size)
 		}
 	}
@@ -170,7 +170,7 @@ func FuzzRead(f *testing.F) {
 	// Each 8 bytes are a block of metadata, an offset, and what stands there.
 	f.Fuzz(func(t *testing.T, patches []byte, add bool) {
 		le := binary.LittleEndian
-		d := &device{maps.Clone(whole.blocks), whole.size}
+		d := &device{blocks: maps.Clone(whole.blocks), size: whole.size}
 		for ; len(patches) >= 8; patches = patches[8:] {
 			number := numbers[int(le.Uint16(patches))%len(numbers)]
 			p := slices.Clone(d.blocks[number])

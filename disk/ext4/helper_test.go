@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -79,9 +80,11 @@ func mergeable(layers []*tree.Tree) bool {
 type device struct {
 	blocks map[int64][]byte
 	size   int64
+	// genuine says that the reference converter made it, whose lost+found e2fsck finds fault with.
+	genuine bool
 }
 
-func newDevice(size int64) *device { return &device{make(map[int64][]byte), size} }
+func newDevice(size int64) *device { return &device{blocks: make(map[int64][]byte), size: size} }
 
 func (d *device) ReadAt(p []byte, off int64) (int, error) {
 	for n := 0; n < len(p); {
@@ -263,7 +266,13 @@ func tool(tb testing.TB, name string, args ...string) ([]byte, error) {
 // fsck has e2fsck check the disk.
 func (d *device) fsck(tb testing.TB) {
 	tb.Helper()
-	if out, err := tool(tb, "e2fsck", "-fn", d.save(tb)); err != nil {
-		tb.Fatalf("e2fsck: %v\n%s", err, out)
+	out, err := tool(tb, "e2fsck", "-fn", d.save(tb))
+	if err == nil {
+		return
 	}
+	if d.genuine && strings.Count(string(out), "? no") == 1 &&
+		bytes.Contains(out, []byte("Problem in HTREE directory inode 11: block #2 not referenced\n")) {
+		return
+	}
+	tb.Fatalf("e2fsck: %v\n%s", err, out)
 }
