@@ -279,7 +279,7 @@ func TestDeletedBlobMySQL(t *testing.T) {
 // A server that dies in the middle leaves images that are right, and no row of what is not there.
 func TestMySQLDiesInConversion(t *testing.T) {
 	t.Parallel()
-	s := mysqltest.Start(t)
+	s := mysqltest.StartOwn(t)
 	p := newPlace(t)
 	database := s.Database(t)
 	dsn := s.DSN(database)

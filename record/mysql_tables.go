@@ -18,7 +18,7 @@ const (
 	data_size   bigint(20)   NOT NULL COMMENT 'size of overlaybd layer',
 	PRIMARY KEY (host, repo, chain_id),
 	KEY index_registry_chainId (host, chain_id) USING BTREE
-) ENGINE=InnoDB ROW_FORMAT=DYNAMIC DEFAULT CHARSET=utf8`
+) ENGINE=InnoDB DEFAULT CHARSET=utf8`
 
 	createManifests = `CREATE TABLE IF NOT EXISTS overlaybd_manifests (
 	host       varchar(255) NOT NULL,
@@ -29,7 +29,7 @@ const (
 	mediatype  varchar(255) NOT NULL COMMENT 'mediatype of the converted image manifest',
 	PRIMARY KEY (host, repo, src_digest, mediatype),
 	KEY index_registry_src_digest (host, src_digest, mediatype) USING BTREE
-) ENGINE=InnoDB ROW_FORMAT=DYNAMIC DEFAULT CHARSET=utf8`
+) ENGINE=InnoDB DEFAULT CHARSET=utf8`
 )
 
 // Tables of ours. Digests and hashes are ASCII; a place may be a path, whose bytes need not be text.
@@ -63,15 +63,17 @@ func (m *MySQL) prepare(ctx context.Context) error {
 	}
 	var places bool
 	for _, t := range []struct {
-		name, create string
+		look, create string
 		has          *bool
 	}{
-		{"overlaybd_layers", createLayers, &m.layers}, {"overlaybd_manifests", createManifests, &m.manifests},
-		{"lazuli_layers", createOwnLayers, &m.own}, {"lazuli_places", createOwnPlaces, &places},
+		{`SELECT 1 FROM overlaybd_layers LIMIT 0`, createLayers, &m.layers},
+		{`SELECT 1 FROM overlaybd_manifests LIMIT 0`, createManifests, &m.manifests},
+		{`SELECT 1 FROM lazuli_layers LIMIT 0`, createOwnLayers, &m.own},
+		{`SELECT 1 FROM lazuli_places LIMIT 0`, createOwnPlaces, &places},
 	} {
 		var err error
-		if *t.has, err = m.table(ctx, t.name, t.create); err != nil {
-			return fmt.Errorf("table %s: %w", t.name, err)
+		if *t.has, err = m.table(ctx, t.look, t.create); err != nil {
+			return fmt.Errorf("tables: %w", err)
 		}
 	}
 	m.own = m.own && places
@@ -81,10 +83,10 @@ func (m *MySQL) prepare(ctx context.Context) error {
 	return nil
 }
 
-// table makes sure that there is a table, and reports false where there is none and the user may not create it.
-func (m *MySQL) table(ctx context.Context, name, create string) (bool, error) {
+// table makes sure that there is the table that a query looks for, and reports false where there is none and the user may not create it.
+func (m *MySQL) table(ctx context.Context, look, create string) (bool, error) {
 	// Creating a table that exists is denied too to who may create none.
-	rows, err := m.db.QueryContext(ctx, `SELECT 1 FROM `+name+` LIMIT 0`)
+	rows, err := m.db.QueryContext(ctx, look)
 	if err == nil {
 		return true, errors.Join(rows.Err(), rows.Close())
 	}

@@ -350,7 +350,7 @@ func TestManifests(t *testing.T) {
 // Who may not create tables uses those that there are: overlaybd's alone are enough for its layers.
 func testNoCreate(t *testing.T, s *mysqltest.Server) {
 	database := s.Database(t)
-	user := "u" + database
+	user := "u" + database[4:]
 	s.Exec(t, database, createLayers, createManifests, "CREATE USER "+user+" IDENTIFIED BY 'secret'",
 		"GRANT SELECT, INSERT, UPDATE, DELETE ON "+database+".* TO "+user)
 	dsn := s.UserDSN(user, "secret", database)
@@ -405,7 +405,8 @@ func testManifestsKept(t *testing.T, m *MySQL) {
 // Errors say what is wrong, and never show the password.
 func testRefused(t *testing.T, s *mysqltest.Server) {
 	database := s.Database(t)
-	s.Exec(t, "", "CREATE USER known IDENTIFIED BY 'right'")
+	known := "k" + database[4:] // names are of 16 bytes at most in old servers
+	s.Exec(t, "", "CREATE USER "+known+" IDENTIFIED BY 'right'")
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -418,9 +419,9 @@ func testRefused(t *testing.T, s *mysqltest.Server) {
 		want error
 		says string
 	}{
-		"wrong password":   {s.UserDSN("known", secret, database), store.ErrDenied, "Access denied for user 'known'"},
+		"wrong password":   {s.UserDSN(known, secret, database), store.ErrDenied, "Access denied for user '" + known + "'"},
 		"no such user":     {s.UserDSN("nobody", secret, database), store.ErrDenied, "Access denied for user 'nobody'"},
-		"others' database": {s.UserDSN("known", "right", "mysql"), store.ErrDenied, "Access denied"},
+		"others' database": {s.UserDSN(known, "right", "mysql"), store.ErrDenied, "Access denied"},
 		"no such database": {s.DSN("nothing"), nil, "Unknown database 'nothing'"},
 		"nobody there":     {"u:" + secret + "@tcp(127.0.0.1:1)/d", store.ErrNetwork, "127.0.0.1:1"},
 		"no answer":        {"u:" + secret + "@tcp(" + silent + ")/d?readTimeout=200ms", store.ErrNetwork, silent},
@@ -463,7 +464,7 @@ func testLong(t *testing.T, s *mysqltest.Server) {
 // A server that dies fails calls, soon at once, and what it had is there when it is back.
 func TestMySQLDies(t *testing.T) {
 	t.Parallel()
-	s := mysqltest.Start(t)
+	s := mysqltest.StartOwn(t)
 	database := s.Database(t)
 	m := openMySQL(t, s.DSN(database))
 	k := nativeKey("layer")

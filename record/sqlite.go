@@ -246,10 +246,12 @@ func (d *DB) Forget(ctx context.Context, k convert.Key, place string) error {
 func (d *DB) drop(ctx context.Context, blob digest.Digest, place string) error {
 	err := d.transaction(ctx, func(tx *sql.Tx) error {
 		_, err := tx.ExecContext(ctx, `DELETE FROM places WHERE blob = ? AND place = ?`, blob.String(), place)
-		for _, table := range []string{"layers", "manifests"} {
+		for _, statement := range []string{
+			`DELETE FROM layers WHERE json_extract(descriptor, '$.digest') = ?1 AND NOT EXISTS (SELECT 1 FROM places WHERE blob = ?1)`,
+			`DELETE FROM manifests WHERE json_extract(descriptor, '$.digest') = ?1 AND NOT EXISTS (SELECT 1 FROM places WHERE blob = ?1)`,
+		} {
 			if err == nil {
-				_, err = tx.ExecContext(ctx, `DELETE FROM `+table+` WHERE json_extract(descriptor, '$.digest') = ?1
-					AND NOT EXISTS (SELECT 1 FROM places WHERE blob = ?1)`, blob.String())
+				_, err = tx.ExecContext(ctx, statement, blob.String())
 			}
 		}
 		return err

@@ -30,14 +30,29 @@ type Server struct {
 	cmd  *exec.Cmd
 	done chan struct{} // closed when the server has ended
 	log  string
-	next atomic.Int32
 }
+
+// databases counts what was made, as long as the process is there.
+var databases atomic.Int32
 
 // startTimeout is how long a server may take to answer on a busy machine.
 const startTimeout = 90 * time.Second
 
-// Start starts a server that ends with the test. The test is skipped with the reason where mariadbd is not installed.
+// addrEnv names a running server to test with, HOST:PORT, with a user root who needs no password: one of another version.
+const addrEnv = "LAZULI_TEST_MYSQL"
+
+// Start starts a server that ends with the test, unless there is one to test with. The test is skipped with the reason where mariadbd
+// is not installed.
 func Start(tb testing.TB) *Server {
+	tb.Helper()
+	if addr := os.Getenv(addrEnv); addr != "" {
+		return &Server{Addr: addr}
+	}
+	return StartOwn(tb)
+}
+
+// StartOwn starts a server that may be killed.
+func StartOwn(tb testing.TB) *Server {
 	tb.Helper()
 	mariadbd, err := exec.LookPath("mariadbd")
 	if err != nil {
@@ -169,8 +184,14 @@ func (s *Server) UserDSN(name, password, database string) string {
 // Database makes an empty database and returns its name.
 func (s *Server) Database(tb testing.TB) string {
 	tb.Helper()
-	name := fmt.Sprintf("test%d", s.next.Add(1))
+	name := fmt.Sprintf("test%d_%d", os.Getpid(), databases.Add(1))
 	s.Exec(tb, "", "CREATE DATABASE "+name)
+	tb.Cleanup(func() {
+		if db, err := sql.Open("mysql", s.DSN("")); err == nil {
+			_, _ = db.Exec("DROP DATABASE " + name) // for a server that stays
+			_ = db.Close()
+		}
+	})
 	return name
 }
 
