@@ -103,51 +103,55 @@ func Open(dev io.ReaderAt, size int64) (*FS, error) {
 	if r.sb.blockBits != blockBits {
 		return nil, unsupported(fmt.Sprintf("adding to an EROFS with blocks of %d bytes", r.sb.block()))
 	}
-	f := newFS(r.disk)
-	rootAt := r.sb.meta() + int64(r.sb.rootNid)*ondisk.NidSize
-	first, last := int64(firstBlock*blockSize), int64(firstBlock*blockSize) // used bytes behind the root, and behind all
-	used := func(at, n int64) {
-		if at > rootAt {
-			first = min(first, at)
-		}
-		last = max(last, at+n)
-	}
-	r.found = func(n *tree.Node, at int64, in *ondisk.Inode) {
-		used(at, in.Head())
-		for _, x := range n.Extents {
-			if x.Blob != tree.Hole {
-				used(x.Offset, x.Length)
-			}
-		}
-		if !n.IsDir() {
-			f.filesAt[n] = &filePlace{at: at, links: in.Links, compact: in.Compact}
-			if n.IsSymlink() && in.Layout == ondisk.LayoutPlain {
-				used(int64(in.U)*blockSize, in.Size)
-			}
-			return
-		}
-		p := &dirPlace{at: at, room: roundUp(in.Head(), ondisk.NidSize), size: in.Size, start: in.U, inline: in.Layout == ondisk.LayoutInline}
-		if p.inline {
-			p.room = roundUp(in.Head()+in.Size%blockSize, ondisk.NidSize)
-		}
-		used(at, p.room)
-		if p.blocks() > 0 {
-			used(int64(p.start)*blockSize, p.blocks()*blockSize)
-		}
-		f.dirsAt[n] = p
-	}
+	o := &opening{f: newFS(r.disk), rootAt: r.sb.meta() + int64(r.sb.rootNid)*ondisk.NidSize, first: firstBlock * blockSize, end: firstBlock * blockSize}
+	r.found = o.found
+	f := o.f
 	if f.root, err = r.tree(); err != nil {
 		return nil, err
 	}
 	f.sb = r.sb
-	f.rootRoom = first - rootAt
-	if blocks := (last + blockSize - 1) / blockSize; blocks > int64(f.sb.blocks) {
-		f.sb.blocks = uint32(min(blocks, maxBlocks))
-	}
+	f.rootRoom = o.first - o.rootAt
+	f.sb.blocks = max(f.sb.blocks, uint32(min(roundUp(o.end, blockSize)/blockSize, maxBlocks)))
 	for n, p := range f.dirsAt {
 		p.state = f.state(n)
 	}
 	return f, nil
+}
+
+// opening takes up what a reader finds.
+type opening struct {
+	f      *FS
+	rootAt int64
+	first  int64 // the first byte behind the root's inode that something else has, at most firstBlock's
+	end    int64 // of all that is used
+}
+
+func (o *opening) use(at, n int64) {
+	if at > o.rootAt {
+		o.first = min(o.first, at)
+	}
+	o.end = max(o.end, at+n)
+}
+
+func (o *opening) found(n *tree.Node, at int64, in *ondisk.Inode) {
+	p := dirPlace{at: at, room: roundUp(in.Head(), ondisk.NidSize), size: in.Size, start: in.U, inline: in.Layout == ondisk.LayoutInline}
+	if p.inline {
+		p.room = roundUp(in.Head()+in.Size%blockSize, ondisk.NidSize)
+	}
+	o.use(at, p.room)
+	for _, x := range n.Extents {
+		if x.Blob != tree.Hole {
+			o.use(x.Offset, x.Length)
+		}
+	}
+	if (n.IsDir() || n.IsSymlink()) && p.blocks() > 0 {
+		o.use(int64(p.start)*blockSize, p.blocks()*blockSize)
+	}
+	if n.IsDir() {
+		o.f.dirsAt[n] = &p
+	} else {
+		o.f.filesAt[n] = &filePlace{at: at, links: in.Links, compact: in.Compact}
+	}
 }
 
 // Size implements [disk.FileSystem].

@@ -115,8 +115,7 @@ func (u *update) collectFile(n *tree.Node) error {
 // place gives places to all that needs one.
 func (u *update) place() error {
 	u.placeContent()
-	begin := u.next
-	u.pos = begin * blockSize
+	u.pos = u.next * blockSize
 	for i := range u.dirs {
 		if d := &u.dirs[i]; d.fresh {
 			u.placeDir(d)
