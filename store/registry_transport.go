@@ -93,7 +93,7 @@ func (t retrying) RoundTrip(req *http.Request) (*http.Response, error) {
 			after = fetch.RetryAfter(resp)
 		}
 		var cert *tls.CertificateVerificationError
-		if ctx.Err() != nil || errors.As(err, &cert) || isPlainHTTP(err) {
+		if ctx.Err() != nil || errors.As(err, &cert) || isPlainHTTP(err) || isAlert(err) {
 			return resp, err
 		}
 		if req.Body != nil && req.Body != http.NoBody {
@@ -131,4 +131,10 @@ func passing(status int) bool {
 func isPlainHTTP(err error) bool {
 	var header tls.RecordHeaderError
 	return errors.As(err, &header) || errors.Is(err, http.ErrSchemeMismatch)
+}
+
+// isAlert reports whether the server ended a TLS connection with the reason: most often it wants a client certificate, or another.
+func isAlert(err error) bool {
+	var op *net.OpError
+	return errors.As(err, &op) && op.Op == "remote error"
 }

@@ -35,7 +35,7 @@ func (a *app) convertor(ctx context.Context, args []string) int {
 	quiet := *a
 	quiet.quiet, quiet.progress = true, "none"
 	c := &convertorApp{app: &quiet, log: newConvertorLog(a.stderr)}
-	cmd := c.command()
+	cmd := c.command() //nolint:contextcheck // it gets its own when it is executed
 	cmd.SetArgs(args)
 	cmd.SetIn(a.stdin)
 	cmd.SetOut(a.stdout)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"errors"
 	"math/rand/v2"
 	"os"
@@ -17,7 +18,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"lazuli": main, "nydus-image": main, "nydusify": main})
+	testscript.Main(m, map[string]func(){"lazuli": main, "nydus-image": main, "nydusify": main, "convertor": main})
 }
 
 // TestScripts runs the scripts of testdata/script. Beside testscript's own commands they have:
@@ -81,6 +82,8 @@ func writeImage(t *testing.T, ts *testscript.TestScript, args []string) {
 	case "index":
 		amd := appImage(t, ocispec.Platform{OS: "linux", Architecture: "amd64"})
 		img = imagetest.NewIndex(t, amd, appImage(t, ocispec.Platform{OS: "linux", Architecture: "arm64"}), imagetest.Attestation(t, amd))
+	case "few-diff-ids":
+		img = fewDiffIDs(t)
 	case "escaping":
 		img = imagetest.NewImage(t, imagetest.Plain(imagetest.Tar(t, imagetest.File("../x", ""))))
 	case "wrong-diff-id":
@@ -104,6 +107,25 @@ func appImage(t *testing.T, platform ocispec.Platform) *imagetest.Image {
 		imagetest.Gzip(t, imagetest.Tar(t, imagetest.Dir("etc"), imagetest.File("etc/os-release", "NAME=test\n", imagetest.Mode(0o4755), imagetest.Owner(1000, 100)),
 			imagetest.File("etc/arch", platform.Architecture+"\n"), imagetest.File("etc/gone", "x"), imagetest.Symlink("link", "etc/os-release"))),
 		imagetest.Gzip(t, imagetest.Tar(t, imagetest.Whiteout("etc/gone"), imagetest.File("bin/app", program()), imagetest.Link("bin/same", "etc/arch"))))
+}
+
+// fewDiffIDs is an image whose configuration does not know its last layer.
+func fewDiffIDs(t *testing.T) *imagetest.Image {
+	t.Helper()
+	img := appImage(t, ocispec.Platform{OS: "linux", Architecture: "amd64"})
+	var m ocispec.Manifest
+	var config ocispec.Image
+	err := json.Unmarshal(img.Objects[img.Desc.Digest], &m)
+	if err == nil {
+		err = json.Unmarshal(img.Objects[m.Config.Digest], &config)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	config.RootFS.DiffIDs = config.RootFS.DiffIDs[:1]
+	m.Config = img.AddJSON(t, m.Config.MediaType, config)
+	img.Desc = img.AddJSON(t, m.MediaType, m)
+	return img
 }
 
 // program is content that does not compress.
