@@ -50,8 +50,9 @@ func (a *app) openRecord(ctx context.Context, flag string) (record.Record, error
 	return db, nil
 }
 
-// placeOpener opens the places that a record names, with the flags of the side that is in the same registry.
-func (a *app) placeOpener(refs []store.Ref, sides ...*storeFlags) func(context.Context, string) (store.Source, error) {
+// placeOpener opens the places that a record names, with the flags of the side that is in the same registry: refs are the source, then
+// the targets.
+func (a *app) placeOpener(refs []store.Ref, src, dest *storeFlags) func(context.Context, string) (store.Source, error) {
 	return func(ctx context.Context, place string) (store.Source, error) {
 		ref, err := store.Parse(place)
 		if err != nil {
@@ -60,7 +61,10 @@ func (a *app) placeOpener(refs []store.Ref, sides ...*storeFlags) func(context.C
 		flags := &storeFlags{}
 		for i, r := range refs {
 			if r.Host == ref.Host {
-				flags = sides[i]
+				flags = dest
+				if i == 0 {
+					flags = src
+				}
 			}
 		}
 		so, err := a.storeOptions(flags)
