@@ -62,6 +62,19 @@ func (b *baseLayer) write(ctx context.Context, w *Writer) error {
 	return err
 }
 
+// EmptyLayer returns a native layer with an empty ext4 file system on a disk of size bytes, and its blob.
+func EmptyLayer(ctx context.Context, size int64, cpu *formats.CPU) (ocispec.Descriptor, []byte, error) {
+	w, err := NewWriter(Options{Size: size, CPU: cpu})
+	if err != nil {
+		return ocispec.Descriptor{}, nil, err
+	}
+	b := &baseLayer{}
+	if err := b.make(ctx, w); err != nil {
+		return ocispec.Descriptor{}, nil, err
+	}
+	return b.desc, b.stored, nil
+}
+
 // open returns the layer for a disk.
 func (b *baseLayer) open(ctx context.Context, w *Writer) (DiskLayer, error) {
 	if err := b.make(ctx, w); err != nil {

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/klauspost/compress/gzip"
@@ -26,6 +27,7 @@ import (
 const (
 	TurboMarker  = ".turbo.ociv1"
 	TurboIndex   = "gzip.meta"
+	TurboPieces  = "lazuli.pieces" // digests of the content, which readers other than this pass over
 	turboSuffix  = ".fs.meta"
 	maxTurboMeta = 1 << 30 // of the files in the tar, in bytes
 )
@@ -142,14 +144,16 @@ func (o *opener) turbo(d ocispec.Descriptor) error {
 			return fmt.Errorf("%s: %w", TurboIndex, err)
 		}
 		details.Access, remote.Desc.Size, remote.Layout = layout.NumSpans(), layout.StoredSize(), layout
-		remote.Key = digest.FromBytes(append([]byte(target), raw...)) // its spans are those of this index
-	} else {
-		if strings.HasSuffix(mediaType, "gzip") {
-			return fmt.Errorf("a compressed target without %s: %w", TurboIndex, blob.ErrCorrupt)
+		if table, ok := files[TurboPieces]; ok {
+			if remote.Layout, err = layout.WithPieces(table); err != nil {
+				return fmt.Errorf("%s: %w", TurboPieces, err)
+			}
 		}
-		remote.Desc.Size = remoteEnd(f.Layer)
-		remote.Layout = gzindex.NewPlain(remote.Desc.Size)
+	} else if err := o.plainTarget(&remote, files, f.Layer); err != nil {
+		return err
 	}
+	// Its spans are those of this index.
+	remote.Key = digest.FromBytes(slices.Concat([]byte(target), files[TurboIndex], files[TurboPieces]))
 	remote.Open = func(ctx context.Context) (blob.Source, error) { return o.sources.Open(ctx, remote.Desc) }
 	meta := o.addBlob(formats.Blob{
 		Desc: d, Key: digest.FromBytes(stored), Layout: newMemoryLayout(f.Layout, stored),
@@ -160,6 +164,22 @@ func (o *opener) turbo(d ocispec.Descriptor) error {
 		return err
 	}
 	o.add(DiskLayer{f.Layer, lsmt.Sources{Data: f.ReaderAt(o.ctx, src), Remote: noMetadata{}}}, [2]uint32{lsmt.TagData: meta, lsmt.TagRemote: data}, details)
+	return nil
+}
+
+// plainTarget sets the layout of a target that is not compressed.
+func (o *opener) plainTarget(remote *formats.Blob, files map[string][]byte, l *lsmt.Layer) (err error) {
+	if strings.HasSuffix(remote.Desc.MediaType, "gzip") {
+		return fmt.Errorf("a compressed target without %s: %w", TurboIndex, blob.ErrCorrupt)
+	}
+	if table, ok := files[TurboPieces]; ok {
+		if remote.Layout, err = gzindex.PlainWithPieces(table); err != nil {
+			return fmt.Errorf("%s: %w", TurboPieces, err)
+		}
+	} else { // how long it is stands nowhere
+		remote.Layout = gzindex.NewPlain(remoteEnd(l))
+	}
+	remote.Desc.Size = remote.Layout.Size()
 	return nil
 }
 
@@ -195,7 +215,7 @@ func ReadTurbo(stored io.Reader) (map[string][]byte, digest.Digest, error) {
 		if err != nil {
 			return nil, "", fmt.Errorf("tar: %w: %w", blob.ErrCorrupt, err)
 		}
-		if h.Name != TurboIndex && !strings.HasSuffix(h.Name, turboSuffix) {
+		if h.Name != TurboIndex && h.Name != TurboPieces && !strings.HasSuffix(h.Name, turboSuffix) {
 			continue
 		}
 		if left -= h.Size; left < 0 {

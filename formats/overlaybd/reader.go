@@ -39,7 +39,9 @@ func IsDisk(m *formats.Manifest) bool {
 }
 
 // HasTurbo reports whether a layer of an image is of turboOCI.
-func HasTurbo(m *formats.Manifest) bool { return slices.ContainsFunc(m.Manifest.Layers, isTurbo) }
+func HasTurbo(m *formats.Manifest) bool {
+	return slices.ContainsFunc(m.Manifest.Layers, func(d ocispec.Descriptor) bool { return isTurbo(d) || d.Annotations[AnnotationVersion] == VersionTurbo })
+}
 
 func isTurbo(d ocispec.Descriptor) bool {
 	return d.Annotations[AnnotationTarget] != "" || d.Annotations[annotationFastTarget] != ""

@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"strconv"
@@ -42,24 +43,29 @@ const maxCopied = 64 << 20
 
 // layerWriter makes the blob of one layer. Content is not looked at, but for that of sparse files whose pieces do not begin at sectors.
 type layerWriter struct {
-	w     *Writer
-	ctx   context.Context //nolint:containedctx // of one layer's conversion, which it bounds
-	src   formats.LayerSource
-	sink  formats.Sink
-	index *gzindex.Builder // nil for a layer that is not compressed
+	w      *Writer
+	ctx    context.Context //nolint:containedctx // of one layer's conversion, which it bounds
+	src    formats.LayerSource
+	sink   formats.Sink
+	index  *gzindex.Builder // nil for a layer that is not compressed
+	pieces *gzindex.PieceBuilder
 
+	left    int64  // bytes of content that the entry still wants
 	copying bool   // the entry's content is copied
 	copied  []byte // content that is; each file's begins at a block's beginning
 	stats   formats.LayerStats
 }
 
+// errContent means that an entry's content has another size than the entry says.
+var errContent = errors.New("content does not fit its entry")
+
 // Entry implements [formats.LayerWriter].
 func (l *layerWriter) Entry(e *tarfs.Entry, node *tree.Node) error {
-	l.stats.Entries++
-	l.copying = false
-	if err := l.advance(); err != nil {
-		return err
+	if l.left > 0 {
+		return errContent
 	}
+	l.stats.Entries++
+	l.copying, l.left = false, e.Size
 	if e.Size == 0 || node == nil || e.Hardlink != "" {
 		return nil
 	}
@@ -95,24 +101,32 @@ func pad(p []byte) []byte {
 	return p
 }
 
-// advance takes the access points of what has been inflated.
-func (l *layerWriter) advance() error {
-	if l.index == nil {
-		return nil
+// Follow implements [formats.Follower]: it notes access points and digests.
+func (l *layerWriter) Follow(p []byte) error {
+	if l.index != nil {
+		if err := l.index.Advance(); err != nil {
+			return fmt.Errorf("%w: %w", err, errNoIndex)
+		}
 	}
-	return l.index.Advance()
+	return l.pieces.Follow(p)
 }
 
 // Data implements [formats.LayerWriter].
 func (l *layerWriter) Data(p []byte) error {
+	if l.left -= int64(len(p)); l.left < 0 {
+		return errContent
+	}
 	if l.copying {
 		l.copied = append(l.copied, p...)
 	}
-	return l.advance()
+	return nil
 }
 
 // Close implements [formats.LayerWriter].
 func (l *layerWriter) Close(t *tree.Tree) (formats.Layer, error) {
+	if l.left > 0 {
+		return formats.Layer{}, errContent
+	}
 	var files []metaFile
 	cpu := make(map[string]float64)
 	begin := time.Now()
@@ -123,6 +137,11 @@ func (l *layerWriter) Close(t *tree.Tree) (formats.Layer, error) {
 		}
 		files = append(files, metaFile{overlaybd.TurboIndex, raw})
 	}
+	table, err := l.pieces.Finish(l.src.Desc.Size)
+	if err != nil {
+		return formats.Layer{}, err
+	}
+	files = append(files, metaFile{overlaybd.TurboPieces, table})
 	cpu["index"] = time.Since(begin).Seconds()
 	disks, err := l.w.disks(l.ctx, l.src)
 	if err != nil {

@@ -108,12 +108,13 @@ func (w *Writer) Layer(ctx context.Context, src formats.LayerSource, sink format
 	if src.Stream == nil {
 		return nil, fmt.Errorf("turbo-oci: a layer without stream: %w", blob.ErrUnsupported)
 	}
-	switch c := src.Stream.Compression(); c {
+	switch src.Stream.Compression() {
 	case flate.Gzip:
 		l.index = gzindex.NewBuilder(src.Stream)
 	case flate.Zstd:
 		return nil, fmt.Errorf("layer compressed by zstd: %w: %w", blob.ErrUnsupported, errNoIndex)
 	}
+	l.pieces = gzindex.NewPieceBuilder(src.Stream)
 	return l, nil
 }
 
@@ -172,6 +173,9 @@ func openDisk(ctx context.Context, kind overlaybd.FS, below []formats.Layer) (*o
 
 // Finish implements [formats.Writer].
 func (w *Writer) Finish(ctx context.Context, layers []formats.Layer, src *formats.Manifest, sink formats.Sink) (*formats.Result, error) {
+	if len(layers) == 0 {
+		return w.finishEmpty(ctx, src, sink)
+	}
 	made := overlaybd.ImageLayers{FSType: w.opt.FileSystems[0], Prefetch: w.opt.Prefetch, MediaTypes: w.opt.MediaTypes, Gzip: true}
 	for i, l := range layers {
 		data, ok := l.Data.(*layerData)
@@ -182,6 +186,21 @@ func (w *Writer) Finish(ctx context.Context, layers []formats.Layer, src *format
 		desc.Annotations = annotations(desc, src.Manifest.Layers[i], data.gzip)
 		made.Add(desc, data.diffID)
 	}
+	return made.Finish(ctx, src, sink)
+}
+
+// finishEmpty makes the image of no layers: without a layer it would be no disk, so it gets one that is empty.
+func (w *Writer) finishEmpty(ctx context.Context, src *formats.Manifest, sink formats.Sink) (*formats.Result, error) {
+	made := overlaybd.ImageLayers{FSType: overlaybd.Ext4, MediaTypes: w.opt.MediaTypes}
+	desc, stored, err := overlaybd.EmptyLayer(ctx, w.opt.Size, w.opt.CPU)
+	if err != nil {
+		return nil, err
+	}
+	desc.Annotations[overlaybd.AnnotationVersion] = overlaybd.VersionTurbo
+	if err := sink.Put(ctx, desc, stored); err != nil {
+		return nil, err
+	}
+	made.Add(desc, desc.Digest)
 	return made.Finish(ctx, src, sink)
 }
 

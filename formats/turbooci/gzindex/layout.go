@@ -113,20 +113,25 @@ func (l *Layout) SpanAt(off int64) int {
 
 // Decode implements [blob.Layout]. Where the first gzip member ends before the span does, it goes on with the next one.
 func (l *Layout) Decode(plain, stored []byte, s blob.Span) error {
-	x := &l.points[s.Index]
+	return l.decode(s.Index, plain, stored)
+}
+
+// decode decodes what comes behind an access point. stored is from the first byte that it needs on.
+func (l *Layout) decode(i int, plain, stored []byte) error {
+	x := &l.points[i]
 	from := flate.Start{Bits: x.bits}
 	if x.bits > 0 {
 		if len(stored) == 0 {
-			return fmt.Errorf("span %d: no stored bytes: %w", s.Index, blob.ErrCorrupt)
+			return fmt.Errorf("access point %d: no stored bytes: %w", i, blob.ErrCorrupt)
 		}
 		from.Byte, stored = stored[0], stored[1:]
 	}
 	var err error
 	if from.Window, err = l.window(x); err != nil {
-		return fmt.Errorf("span %d: window: %w", s.Index, err)
+		return fmt.Errorf("access point %d: window: %w", i, err)
 	}
 	if err := l.resumer.Decode(plain, stored, from); err != nil {
-		return fmt.Errorf("span %d: %w", s.Index, err)
+		return fmt.Errorf("access point %d: %w", i, err)
 	}
 	return nil
 }
