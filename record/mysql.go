@@ -37,7 +37,6 @@ type MySQL struct {
 	name string // without the password
 	// own, layers and manifests say which tables there are: ours, and overlaybd's.
 	own, layers, manifests bool
-	rest                   time.Duration // how long calls fail at once
 
 	mu        sync.Mutex // guards downUntil
 	downUntil time.Time
@@ -54,7 +53,7 @@ const (
 	lockTimeout = "5"              // seconds
 	callTimeout = 20 * time.Second // of a call of the converter, with all its tries
 	listTimeout = 5 * time.Minute  // of a call that goes through everything
-	restTime    = 30 * time.Second
+	restTime    = 30 * time.Second // how long calls fail at once after one got no answer
 )
 
 // OpenMySQL opens the record in the database that a DSN of github.com/go-sql-driver/mysql names. Tables that are missing are created
@@ -86,7 +85,7 @@ func OpenMySQL(ctx context.Context, dsn string) (*MySQL, error) {
 	if err != nil {
 		return nil, fmt.Errorf("record %s: %w", name, ErrDSN)
 	}
-	m := &MySQL{db: sql.OpenDB(connector), name: name, rest: restTime}
+	m := &MySQL{db: sql.OpenDB(connector), name: name}
 	m.db.SetMaxOpenConns(4)
 	m.db.SetConnMaxLifetime(3 * time.Minute) // servers and what lies between close idle connections
 	if err := m.prepare(ctx); err != nil {
@@ -170,7 +169,7 @@ func (m *MySQL) do(ctx context.Context, limit time.Duration, fn func(ctx context
 	}
 	if err != nil && ctx.Err() == nil && isLost(err) {
 		m.mu.Lock()
-		m.downUntil = time.Now().Add(m.rest)
+		m.downUntil = time.Now().Add(restTime)
 		m.mu.Unlock()
 	}
 	return m.wrap(err)

@@ -58,7 +58,7 @@ func StartOwn(tb testing.TB) *Server {
 	if err != nil {
 		mariadbd = "/usr/sbin/mariadbd"
 		if _, err := os.Stat(mariadbd); err != nil {
-			tb.Skip("mariadbd is not installed (Debian: mariadb-server-core)")
+			tb.Skip("mariadbd is not installed (Debian: mariadb-server-core, mariadb-client-core)")
 		}
 	}
 	s := &Server{data: filepath.Join(tb.TempDir(), "data")}
