@@ -63,13 +63,17 @@ var richImage = sync.OnceValues(func() (*device, []int64) {
 	return d, numbers
 })
 
-// acl makes an access control list of tags and permissions, in the form of system calls.
+// acl makes an access control list of tags and permissions, in the form of system calls. Named users and groups have the number 70000.
 func acl(tagsAndPermissions ...uint16) []byte {
 	p := binary.LittleEndian.AppendUint32(nil, aclVersion)
 	for i := 0; i < len(tagsAndPermissions); i += 2 {
 		p = binary.LittleEndian.AppendUint16(p, tagsAndPermissions[i])
 		p = binary.LittleEndian.AppendUint16(p, tagsAndPermissions[i+1])
-		p = binary.LittleEndian.AppendUint32(p, aclNoID)
+		id := aclNoID
+		if named, _ := aclTag(tagsAndPermissions[i]); named {
+			id = 70000
+		}
+		p = binary.LittleEndian.AppendUint32(p, id)
 	}
 	return p
 }

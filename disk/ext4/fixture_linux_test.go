@@ -89,7 +89,7 @@ func TestGenuine(t *testing.T) {
 		d := newDevice(dev.Size())
 		d.genuine = true
 		for _, s := range x.Segments() {
-			p := make([]byte, int64(s.Length)*lsmt.SectorSize)
+			p := make([]byte, s.Length*lsmt.SectorSize)
 			if _, err := dev.ReadAt(p, s.Offset*lsmt.SectorSize); err != nil {
 				t.Fatal(err)
 			}

@@ -1,6 +1,16 @@
 package ext4
 
-import "testing"
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/lazuli-project/lazuli/tarfs"
+	"github.com/lazuli-project/lazuli/tree"
+)
 
 // The hashes are those of debugfs 1.47.0 (dx_hash).
 func TestNameHash(t *testing.T) {
@@ -29,4 +39,66 @@ func TestNameHash(t *testing.T) {
 			}
 		}
 	}
+}
+
+// Names with one hash that are in two blocks are found in both.
+func TestSameHash(t *testing.T) {
+	t.Parallel()
+	long := strings.Repeat("n", 240) // 14 names fill a block
+	seen := make(map[uint32]string)
+	var pair []string
+	var hash uint32
+	for i := 0; pair == nil; i++ {
+		name := fmt.Sprintf("%08d%s", i, long)
+		h := nameHash(name, hashHalfMD4, [4]uint32{})
+		if other, ok := seen[h]; ok && h > 1<<28 && h < 3<<30 {
+			pair, hash = []string{other, name}, h
+		}
+		seen[h] = name
+	}
+	below, above := 13, 30
+	dir := &tree.Node{Mode: tree.TypeDir | 0o755}
+	for _, h := range slices.Sorted(maps.Keys(seen)) {
+		if h < hash && below > 0 {
+			below--
+		} else if h > hash && above > 0 {
+			above--
+		} else {
+			continue
+		}
+		dir.Put(seen[h], &tree.Node{Mode: tree.TypeRegular | 0o644})
+	}
+	for _, name := range pair {
+		dir.Put(name, &tree.Node{Mode: tree.TypeRegular | 0o644})
+	}
+	s := newStack(t, Options{Size: 64 << 20})
+	l := tree.New()
+	l.Root.Put("d", dir)
+	l.CountLinks()
+	s.applyTree(t, l)
+	s.dev.fsck(t)
+	d, err := s.kept.openDir(s.kept.dirs[s.kept.tree.Root.Child("d")].ino)
+	if err != nil {
+		t.Fatal(err)
+	}
+	blocks := make([]int, len(pair))
+	for i, name := range pair {
+		if blocks[i], _, _, err = d.find(name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if slices.Sort(blocks); blocks[0] < 1 || blocks[0] == blocks[1] {
+		t.Fatalf("the two names are in blocks %d", blocks)
+	}
+	slices.SortFunc(pair, func(a, b string) int { return cmp.Compare(b, a) })
+	for _, name := range pair {
+		l := tree.New()
+		l.Root.SetXattr(tarfs.XattrImplied, nil)
+		dir := &tree.Node{Mode: tree.TypeDir | 0o755}
+		dir.Put(tarfs.WhiteoutPrefix+name, &tree.Node{Mode: tree.TypeRegular})
+		l.Root.Put("d", dir)
+		l.CountLinks()
+		s.applyTree(t, l)
+	}
+	s.dev.fsck(t)
 }

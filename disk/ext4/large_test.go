@@ -187,3 +187,17 @@ func TestTimes(t *testing.T) {
 		}
 	}
 }
+
+func TestLinksOfDirectories(t *testing.T) {
+	t.Parallel()
+	f := new(FS)
+	for subdirs, want := range map[uint32]uint32{0: 2, 1: 3, maxLinks - 2: maxLinks, maxLinks - 1: 1, 1 << 20: 1} {
+		p := make(inode, 256)
+		if f.setDirLinks(p, subdirs); p.links() != want {
+			t.Errorf("%d links with %d directories, want %d", p.links(), subdirs, want)
+		}
+	}
+	if !f.sb.roCompat(roDirNlink) {
+		t.Error("the superblock does not say dir_nlink")
+	}
+}

@@ -1,6 +1,7 @@
 package ext4
 
 import (
+	"bytes"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -10,6 +11,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/lazuli-project/lazuli/internal/imagetest"
 	"github.com/lazuli-project/lazuli/internal/mounttest"
@@ -107,6 +110,11 @@ func TestKernelWrites(t *testing.T) {
 	if err := os.Remove(filepath.Join(dir, "big", "new 100")); err != nil {
 		t.Fatal(err)
 	}
+	for _, name := range []string{"big/new 1", "big/new 2", "big/new 4", "big"} { // the kernel makes one block of equal ones
+		if err := unix.Setxattr(filepath.Join(dir, name), "user.shared", bytes.Repeat([]byte("v"), 500), 0); err != nil {
+			t.Fatal(err)
+		}
+	}
 	want := kernelListing(t, dir)
 	unmount(t, dir)
 	if out, err := exec.CommandContext(t.Context(), "mount", "-o", "loop,ro", image, dir).CombinedOutput(); err != nil {
@@ -122,7 +130,8 @@ func TestKernelWrites(t *testing.T) {
 		t.Fatal(err)
 	}
 	var c content
-	change, err := f.Apply(c.layer(t, imagetest.Tar(t, imagetest.Whiteout("big/new 1"), imagetest.File("more", "content"))))
+	change, err := f.Apply(c.layer(t, imagetest.Tar(t, imagetest.Dir("big", imagetest.Xattr("user.other", strings.Repeat("w", 400))),
+		imagetest.Whiteout("big/new 1"), imagetest.File("more", "content"))))
 	if err != nil {
 		t.Fatal(err)
 	}

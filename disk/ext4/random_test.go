@@ -47,6 +47,9 @@ func (g *generator) options(spaces ...string) []imagetest.Option {
 				strings.Repeat("v", g.r.IntN(1<<g.r.IntN(10)))))
 		}
 	}
+	if spaces[0] == "user." && g.r.IntN(8) == 0 {
+		o = append(o, imagetest.Xattr(aclAccess, string(acl(1, 7, 2, 5, 4, uint16(g.r.IntN(8)), 8, 3, 16, 7, 32, 0))))
+	}
 	return o
 }
 
@@ -72,7 +75,9 @@ func (g *generator) layer(tb testing.TB, items int) []byte {
 			all = append(all, imagetest.Whiteout(g.used()))
 		case 15:
 			if g.r.IntN(10) == 0 {
-				all = append(all, imagetest.Opaque(g.dir()))
+				if d := g.dir(); d != "" || g.r.IntN(20) == 0 { // the root seldom, with which all is gone
+					all = append(all, imagetest.Opaque(d))
+				}
 			}
 			if g.r.IntN(20) == 0 {
 				all = append(all, imagetest.Dir("lost+found", g.options()...))

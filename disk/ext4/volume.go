@@ -1,6 +1,7 @@
 package ext4
 
 import (
+	"errors"
 	"fmt"
 	"io"
 
@@ -57,7 +58,7 @@ func readFull(dev io.ReaderAt, p []byte, off, size int64) error {
 		return err
 	}
 	if n, err := dev.ReadAt(p, off); n < len(p) {
-		if err == nil || err == io.EOF { //nolint:errorlint // ReadAt returns it bare
+		if err == nil || errors.Is(err, io.EOF) {
 			err = io.ErrUnexpectedEOF
 		}
 		return fmt.Errorf("read of the disk at %d: %w", off, err)
