@@ -20,6 +20,12 @@ func dropIns() []dropIn {
 		{"nydus-image", "Build, check and inspect RAFS file systems with the flags of nydus-image", (*app).nydusImage},
 		{"convertor", "Convert images to overlaybd and turboOCI with the flags of overlaybd's convertor", (*app).convertor},
 		{"nydusify", "Convert, check, mount and copy Nydus images with the flags of nydusify", (*app).nydusify},
+		{"overlaybd-create", "Create a writable layer with the flags of overlaybd-create", (*app).overlaybdCreate},
+		{"overlaybd-apply", "Apply a layer to a disk with the flags of overlaybd-apply", (*app).overlaybdApply},
+		{"overlaybd-commit", "Finish a writable layer with the flags of overlaybd-commit", (*app).overlaybdCommit},
+		{"overlaybd-merge", "Merge the layers of a disk with the flags of overlaybd-merge", (*app).overlaybdMerge},
+		{"overlaybd-zfile", "Make and read ZFiles with the flags of overlaybd-zfile", (*app).overlaybdZFile},
+		{"turboOCI-apply", "Apply a layer to a disk that refers to it with the flags of turboOCI-apply", (*app).turboOCIApply},
 	}
 }
 
