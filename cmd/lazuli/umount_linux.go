@@ -40,12 +40,13 @@ func umount(ctx context.Context, arg string, lazy bool) error {
 	if !mounted {
 		return usagef("nothing is mounted on %s", arg)
 	}
-	if e.Type != "erofs" && e.Type != "overlay" && e.Type != "fuse.lazuli" {
-		return usagef("%s is a mount of type %s, which this program does not make", arg, e.Type)
-	}
 	state, err := openMountState(dir)
 	if err != nil {
 		return err
+	}
+	// A disk has whatever file system it has, and a process.
+	if disk := state != nil && state.Mode == string(mount.Disk); !disk && e.Type != "erofs" && e.Type != "overlay" && e.Type != "fuse.lazuli" {
+		return usagef("%s is a mount of type %s, which this program does not make", arg, e.Type)
 	}
 	err = mount.Unmount(dir, lazy)
 	switch {
