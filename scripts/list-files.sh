@@ -11,6 +11,6 @@ list() {
         find . \( -type b -o -type c \) -print0 | sort -z | xargs -0r stat -c '%n %t:%T'
         find . -type f -links +1 -printf '%i\t%p\n' | sort -k2 | awk -F'\t' '{ if (!($1 in g)) g[$1] = $2; print $2 "\tlink of " g[$1] }'
         find . -type f -print0 | sort -z | xargs -0r sha256sum
-        find . -print0 | sort -z | xargs -0r getfattr -hd -m '^(user|security|trusted)\.' -e hex | grep -v '^trusted\.overlay\.'
+        find . -print0 | sort -z | xargs -0r getfattr -hd -m '^(user|security|trusted)\.' -e hex | sed '/^trusted\.overlay\./d'
     ) >"$2"
 }
