@@ -46,8 +46,8 @@ func openSource(ctx context.Context, name string) (store.Source, error) {
 	return store.OpenSource(ctx, ref, store.Options{PlainHTTP: true, Retry: fetch.Retry{Wait: time.Millisecond, MaxWait: 5 * time.Second}})
 }
 
-// convert converts an image, in a layout, to a reference in the registry, with a record of its own as another process has it.
-func (p *place) convert(img, repo string, w formats.Writer, dsn string, progress func(convert.Progress)) (*convert.Result, error) {
+// convert converts an image, in a layout, to a reference in the registry. known may be nil.
+func (p *place) convert(img, repo string, w formats.Writer, known convert.Record, progress func(convert.Progress)) (*convert.Result, error) {
 	ctx := p.t.Context()
 	src, err := openSource(ctx, img)
 	if err != nil {
@@ -62,15 +62,7 @@ func (p *place) convert(img, repo string, w formats.Writer, dsn string, progress
 	if err != nil {
 		return nil, err
 	}
-	opt := convert.Options{OpenPlace: openSource, OnProgress: progress}
-	if dsn != "" {
-		m, err := OpenMySQL(ctx, dsn)
-		if err != nil {
-			return nil, errors.Join(err, dest.Close())
-		}
-		defer m.Close()
-		opt.Record = m
-	}
+	opt := convert.Options{Record: known, OpenPlace: openSource, OnProgress: progress}
 	res, err := convert.Convert(ctx, src, []convert.Output{{Writer: w, Target: dest}}, opt)
 	return res, errors.Join(err, dest.Close())
 }
@@ -165,7 +157,7 @@ func TestConvertersShareMySQL(t *testing.T) {
 			}
 			alone := map[string]digest.Digest{}
 			for image, from := range images {
-				res, err := p.convert(from, "alone/"+image, w, "", nil)
+				res, err := p.convert(from, "alone/"+image, w, nil, nil)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -174,8 +166,9 @@ func TestConvertersShareMySQL(t *testing.T) {
 			var wg sync.WaitGroup
 			for _, image := range []string{"a", "b"} {
 				for _, repo := range []string{"first", "second"} {
+					known := openMySQL(t, dsn) // as other processes
 					wg.Go(func() {
-						if _, err := p.convert(images[image], repo+"/"+image, w, dsn, nil); err != nil {
+						if _, err := p.convert(images[image], repo+"/"+image, w, known, nil); err != nil {
 							t.Errorf("%s: %v", repo, err)
 						}
 					})
@@ -194,7 +187,7 @@ func TestConvertersShareMySQL(t *testing.T) {
 				reused, mounts, uploads int // uploads with the configuration, and what else belongs to an image
 			}{{"a", "third", 3, 3, -1}, {"c", "third", 3, 0, -1}, {"c", "fourth", 4, 4, -1}, {"b", "first/b", 3, 0, 0}} {
 				p.registry.ResetStats()
-				res, err := p.convert(images[c.image], c.repo, w, dsn, nil)
+				res, err := p.convert(images[c.image], c.repo, w, m, nil)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -212,7 +205,7 @@ func TestConvertersShareMySQL(t *testing.T) {
 				}
 			}
 			// The same layers on others are others, where that matters.
-			res, err := p.convert(images["d"], "fifth", w, dsn, nil)
+			res, err := p.convert(images["d"], "fifth", w, m, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -240,7 +233,7 @@ func TestDeletedBlobMySQL(t *testing.T) {
 			image := layout(t, testLayers(t, "one", "two", "three")...)
 			var first *convert.Result
 			for _, repo := range []string{"first", "second"} {
-				res, err := p.convert(image, repo, w, dsn, nil)
+				res, err := p.convert(image, repo, w, m, nil)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -250,7 +243,7 @@ func TestDeletedBlobMySQL(t *testing.T) {
 			}
 			lost := first.Images[0].Layers[1].Desc.Digest
 			p.registry.DropBlob("second", lost)
-			if _, err := p.convert(image, "second", w, dsn, nil); err != nil { // mounted from the first
+			if _, err := p.convert(image, "second", w, m, nil); err != nil { // mounted from the first
 				t.Fatal(err)
 			}
 			p.complete("second", first.Tagged[0].Digest)
@@ -261,7 +254,7 @@ func TestDeletedBlobMySQL(t *testing.T) {
 			}
 			p.registry.DropBlob("first", lost)
 			p.registry.DropBlob("second", lost)
-			res, err := p.convert(image, "second", w, dsn, nil)
+			res, err := p.convert(image, "second", w, m, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -289,7 +282,7 @@ func TestMySQLDiesInConversion(t *testing.T) {
 		names = append(names, fmt.Sprint("layer", i))
 	}
 	image := layout(t, testLayers(t, names...)...)
-	alone, err := p.convert(image, "alone", w, "", nil)
+	alone, err := p.convert(image, "alone", w, nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -299,16 +292,20 @@ func TestMySQLDiesInConversion(t *testing.T) {
 			once.Do(s.Kill)
 		}
 	}
+	var records [3]*MySQL // all are open before the server dies
+	for i := range records {
+		records[i] = openMySQL(t, dsn)
+	}
 	var wg sync.WaitGroup
-	for i := range 3 {
+	for i, known := range records {
 		wg.Go(func() {
-			if _, err := p.convert(image, fmt.Sprint("repo", i), w, dsn, progress); err != nil {
+			if _, err := p.convert(image, fmt.Sprint("repo", i), w, known, progress); err != nil {
 				t.Error(err)
 			}
 		})
 	}
 	wg.Wait()
-	for i := range 3 {
+	for i := range records {
 		p.complete(fmt.Sprint("repo", i), alone.Tagged[0].Digest)
 	}
 	s.Restart(t)
@@ -319,7 +316,7 @@ func TestMySQLDiesInConversion(t *testing.T) {
 	if n := count(t, s, database, "SELECT COUNT(*) FROM overlaybd_manifests"); n != 0 {
 		t.Errorf("%d images as a whole are known by a server that was dead", n)
 	}
-	if _, err := p.convert(image, "repo0", w, s.DSN(database), nil); err != nil {
+	if _, err := p.convert(image, "repo0", w, m, nil); err != nil {
 		t.Fatal(err)
 	}
 	p.complete("repo0", alone.Tagged[0].Digest)

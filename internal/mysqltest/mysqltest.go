@@ -27,6 +27,7 @@ type Server struct {
 	Addr string
 
 	data string
+	tmp  string // servers remove each other's temporary files
 	cmd  *exec.Cmd
 	done chan struct{} // closed when the server has ended
 	log  string
@@ -61,9 +62,10 @@ func StartOwn(tb testing.TB) *Server {
 			tb.Skip("mariadbd is not installed (Debian: mariadb-server-core, mariadb-client-core)")
 		}
 	}
-	s := &Server{data: filepath.Join(tb.TempDir(), "data")}
+	s := &Server{data: filepath.Join(tb.TempDir(), "data"), tmp: tb.TempDir()}
 	s.log = s.data + ".log"
 	install := exec.Command("mariadb-install-db", append(asRoot(), "--no-defaults", "--datadir="+s.data, "--auth-root-authentication-method=normal", "--skip-test-db")...)
+	install.Env = s.env()
 	if out, err := install.CombinedOutput(); err != nil {
 		tb.Fatalf("mariadb-install-db: %v\n%s", err, out)
 	}
@@ -78,6 +80,8 @@ func StartOwn(tb testing.TB) *Server {
 	tb.Fatalf("mariadbd: %v\n%s", err, log)
 	return nil
 }
+
+func (s *Server) env() []string { return append(os.Environ(), "TMPDIR="+s.tmp) }
 
 // asRoot is needed by servers that root starts.
 func asRoot() []string {
@@ -102,6 +106,7 @@ func (s *Server) Run(mariadbd string) error {
 	s.cmd = exec.Command(mariadbd, append([]string{"--no-defaults", "--datadir=" + s.data, "--socket=" + filepath.Join(s.data, "s"),
 		"--pid-file=" + filepath.Join(s.data, "pid"), "--bind-address=127.0.0.1", "--skip-networking=0", "--port=" + strconv.Itoa(port),
 		"--innodb-flush-log-at-trx-commit=2", "--innodb-buffer-pool-size=32M", "--skip-log-bin", "--skip-name-resolve"}, asRoot()...)...)
+	s.cmd.Env = s.env()
 	s.cmd.Stdout, s.cmd.Stderr = out, out
 	if err := s.cmd.Start(); err != nil {
 		return err
