@@ -2,6 +2,7 @@ package ext4
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"slices"
 	"unsafe"
@@ -11,7 +12,7 @@ import (
 	"github.com/lazuli-project/lazuli/tree"
 )
 
-// Apply implements [disk.FileSystem]. It costs as much as the layer and the directories that it changes, and a look at every
+// Apply implements [disk.FileSystem]. The data of the change's blocks belongs to the model and must not be changed. It costs as much as the layer and the directories that it changes, and a look at every
 // directory. An error wraps [*SpaceError] where the disk is too small, [blob.ErrUnsupported] for what ext4 cannot hold, and
 // [blob.ErrCorrupt] for damage of a disk that was opened.
 func (f *FS) Apply(layer *tree.Tree) (*disk.Change, error) {
@@ -401,7 +402,7 @@ func (f *FS) pathOf(wanted *tree.Node) string {
 	return found
 }
 
-var errFound = fmt.Errorf("found")
+var errFound = errors.New("found")
 
 // setDemand estimates how large a disk the layer needs, for the error where this one is too small.
 func (f *FS) setDemand(p *plan) {

@@ -2,6 +2,9 @@ package ext4
 
 import (
 	"bytes"
+	"compress/flate"
+	"fmt"
+	"slices"
 	"testing"
 
 	"github.com/lazuli-project/lazuli/disk"
@@ -91,13 +94,55 @@ func TestEdge(t *testing.T) {
 	}
 }
 
+// An empty file system is a few blocks, and those behind the descriptors are in no use.
 func TestEmpty(t *testing.T) {
 	t.Parallel()
 	s := newStack(t, Options{})
 	s.apply(t, imagetest.Tar(t))
 	s.dev.fsck(t)
-	t.Logf("%d blocks", len(s.changes[0].Blocks))
+	var numbers []int64
+	var packed bytes.Buffer
+	w, err := flate.NewWriter(&packed, flate.DefaultCompression)
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, b := range s.changes[0].Blocks {
-		t.Log(b.Number)
+		numbers = append(numbers, b.Number)
+		if _, err := w.Write(b.Data); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	// Superblock, descriptors; bitmaps, inodes; directories; the last group's bitmap.
+	want := []int64{0, 1, 2, 3, 4, 5, 6, 7, 8, 1033, 1034, 1035, 1547, 1548, 511 * groupBlocks}
+	if !slices.Equal(numbers, want) || len(s.changes[0].Data) > 0 {
+		t.Errorf("blocks %d, want %d", numbers, want)
+	}
+	if packed.Len() > 8<<10 {
+		t.Errorf("%d bytes when compressed", packed.Len())
+	}
+	t.Logf("%d bytes when compressed", packed.Len())
+}
+
+// Disks of all sizes are right, and what does not fill a group is used or left out.
+func TestSizes(t *testing.T) {
+	t.Parallel()
+	const group = groupBlocks * disk.BlockSize
+	for _, size := range []int64{
+		MinSize, MinSize + 1, 100 << 20, group - disk.BlockSize, group, group + disk.BlockSize, group + 575*disk.BlockSize, group + 576*disk.BlockSize,
+		2 * group, 10*group + 12345, 300 << 30, 1 << 40,
+	} {
+		t.Run(fmt.Sprint(size), func(t *testing.T) {
+			t.Parallel()
+			s := newStack(t, Options{Size: size, UUID: [16]byte{0xFF, 15: 1}})
+			s.apply(t, imagetest.Tar(t, imagetest.File("d/f", "content"), imagetest.Dir("d/e")))
+			s.apply(t, imagetest.Tar(t, imagetest.Whiteout("d/f"), imagetest.File("d/g", "content")))
+			s.dev.fsck(t)
+			if s.kept.Size() != size {
+				t.Errorf("a disk of %d bytes", s.kept.Size())
+			}
+		})
 	}
 }

@@ -73,10 +73,10 @@ func TestKernel(t *testing.T) {
 // largeDirectories are layers that make large directories and change them.
 func largeDirectories(tb testing.TB) [][]byte {
 	var first, second, third []imagetest.Item
-	for i := range 30_000 {
-		first = append(first, imagetest.File(fmt.Sprintf("big/a name of usual length %d", i*7919%30_000), ""))
+	for i := range 12_000 {
+		first = append(first, imagetest.File(fmt.Sprintf("big/a name of usual length %d", i*7919%12_000), ""))
 	}
-	for i := range 5000 {
+	for i := range 3000 {
 		second = append(second, imagetest.File(fmt.Sprintf("big/another name %d", i), fmt.Sprint(i)), imagetest.File(fmt.Sprintf("grows/%d", i), ""))
 		if i%2 == 0 {
 			third = append(third, imagetest.Whiteout(fmt.Sprintf("big/a name of usual length %d", i)), imagetest.Whiteout(fmt.Sprintf("grows/%d", i)))
