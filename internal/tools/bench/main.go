@@ -1,4 +1,4 @@
-// Command bench measures conversions and compares them with nydus-image and nydusify where these are installed. Everything that
+// Command bench measures conversions and compares them with the reference tools where these are installed. Everything that
 // is compared runs in turns in one call, because machines are noisy; medians and ratios are printed as a Markdown table.
 package main
 
@@ -20,6 +20,7 @@ import (
 type bench struct {
 	lazuli, dir          string
 	nydusImage, nydusify string
+	overlaybd, convertor string // folder of the tools; converter of images
 	image, large         string // OCI layouts
 	runs                 int
 	only                 string
@@ -43,9 +44,11 @@ func main() {
 	flag.StringVar(&b.large, "large", "", "OCI layout of a large image, for its memory; none by default")
 	flag.StringVar(&b.nydusImage, "nydus-image", "nydus-image", "the peer's converter of layers")
 	flag.StringVar(&b.nydusify, "nydusify", "nydusify", "the peer's converter of images")
+	flag.StringVar(&b.overlaybd, "overlaybd", "/opt/overlaybd/bin", "folder of the tools of overlaybd")
+	flag.StringVar(&b.convertor, "convertor", "convertor", "overlaybd's converter of images")
 	flag.IntVar(&b.runs, "runs", 3, "measured runs of each; the median counts")
 	flag.IntVar(&b.tiny, "tiny", 1_000_000, "files of the layer of tiny files; 0 leaves it out")
-	flag.StringVar(&b.only, "only", "", "one step alone: layouts, refs, codecs, registries, memory or tiny")
+	flag.StringVar(&b.only, "only", "", "one step alone: layouts, refs, codecs, registries, disks, diskregistries, memory or tiny")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	err := b.run(ctx)
@@ -73,6 +76,7 @@ func (b *bench) run(ctx context.Context) error {
 		}
 	}
 	b.findPeers()
+	b.findOverlaybd()
 	if err := os.MkdirAll(b.dir, 0o755); err != nil {
 		return err
 	}
@@ -84,7 +88,7 @@ func (b *bench) run(ctx context.Context) error {
 	for _, step := range []struct {
 		name string
 		run  func(context.Context, string) error
-	}{{"layouts", b.layouts}, {"refs", b.refs}, {"codecs", b.codecs}, {"registries", b.registries}, {"memory", b.memory}, {"tiny", b.tinyFiles}} {
+	}{{"layouts", b.layouts}, {"refs", b.refs}, {"codecs", b.codecs}, {"registries", b.registries}, {"disks", b.disks}, {"diskregistries", b.diskRegistries}, {"memory", b.memory}, {"tiny", b.tinyFiles}} {
 		if b.only != "" && b.only != step.name {
 			continue
 		}
@@ -187,7 +191,7 @@ func (b *bench) add(r row) {
 }
 
 func (b *bench) print() {
-	fmt.Print("\n| what | ours | nydus 2.4 | ratio | goal |\n|---|---|---|---|---|\n")
+	fmt.Print("\n| what | ours | peer | ratio | goal |\n|---|---|---|---|---|\n")
 	for _, r := range b.rows {
 		peer, ratio := "not installed", ""
 		if r.peer > 0 {

@@ -191,16 +191,22 @@ func (b *bench) codecs(ctx context.Context, work string) error {
 	return nil
 }
 
-// registries compares registry to registry. The registry runs in this process and takes a share of the cores in both cases.
-func (b *bench) registries(ctx context.Context, work string) error {
+// benchRegistry is a registry with the source image. It runs in this process and takes a share of the cores in all cases.
+type benchRegistry struct {
+	host, source string
+	n            int
+	close        func()
+}
+
+func (b *bench) newRegistry(ctx context.Context, work string) (*benchRegistry, error) {
 	dir := filepath.Join(work, "registry")
 	r, err := registrytest.New(registrytest.Options{Dir: dir})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
-		return err
+		return nil, err
 	}
 	s := &http.Server{Handler: r, ReadHeaderTimeout: time.Minute, ErrorLog: log.New(io.Discard, "", 0)}
 	ended := make(chan struct{})
@@ -208,21 +214,38 @@ func (b *bench) registries(ctx context.Context, work string) error {
 		_ = s.Serve(l) // until it is closed
 		close(ended)
 	}()
-	defer func() {
+	reg := &benchRegistry{host: l.Addr().String(), close: func() {
 		_ = s.Close()
 		<-ended
-	}()
-	host := l.Addr().String()
-	source := host + "/source:latest"
-	if _, err := measure(ctx, "", b.lazuli, "copy", "-q", "oci:"+b.image, source); err != nil {
+	}}
+	reg.source = reg.host + "/source:latest"
+	if _, err := measure(ctx, "", b.lazuli, "copy", "-q", "oci:"+b.image, reg.source); err != nil {
+		reg.close()
+		return nil, err
+	}
+	return reg, nil
+}
+
+// target names a repository of its own for each run, so that nothing is there already.
+func (r *benchRegistry) target(name string) string {
+	r.n++
+	return fmt.Sprintf("%s/%s%d:latest", r.host, name, r.n)
+}
+
+// tag names a tag of its own for each run, where the original layers are.
+func (r *benchRegistry) tag(name string) string {
+	r.n++
+	return fmt.Sprintf("%s/source:%s%d", r.host, name, r.n)
+}
+
+// registries compares registry to registry.
+func (b *bench) registries(ctx context.Context, work string) error {
+	r, err := b.newRegistry(ctx, work)
+	if err != nil {
 		return err
 	}
-	// Each run has a repository of its own, so that nothing is there already.
-	n := 0
-	target := func(name string) string {
-		n++
-		return fmt.Sprintf("%s/%s%d:latest", host, name, n)
-	}
+	defer r.close()
+	source, target, tag := r.source, r.target, r.tag
 	var peer func() (cost, error)
 	if b.nydusify != "" {
 		peer = func() (cost, error) {
@@ -237,11 +260,6 @@ func (b *bench) registries(ctx context.Context, work string) error {
 	b.add(row{"registry to registry, against nydusify: wall", "s", o.wall, p.wall, "0.35", ""})
 	b.add(row{"the same: CPU", "s", o.cpu, p.cpu, "", ""})
 
-	// The original layers are in the repository already; each run has a tag of its own.
-	tag := func(name string) string {
-		n++
-		return fmt.Sprintf("%s/source:%s%d", host, name, n)
-	}
 	if b.nydusify != "" {
 		peer = func() (cost, error) {
 			return measure(ctx, "", b.nydusify, "convert", "--oci-ref", "--source", source, "--target", tag("peer"), "--source-insecure",
