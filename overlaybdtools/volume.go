@@ -91,6 +91,9 @@ func (v *volume) write(ctx context.Context, c *disk.Change, in *input, remote bo
 			return err
 		}
 	}
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
 	return v.writeBlocks(c.Blocks, buf)
 }
 
