@@ -8,6 +8,9 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/lazuli-project/lazuli/check"
+	"github.com/lazuli-project/lazuli/formats"
+	"github.com/lazuli-project/lazuli/formats/nydus"
+	"github.com/lazuli-project/lazuli/formats/oci"
 	"github.com/lazuli-project/lazuli/image"
 	"github.com/lazuli-project/lazuli/nydusify"
 )
@@ -80,7 +83,7 @@ func (n *nydusifyApp) imageOptions(platform string, insecure bool, b *nydusifyBa
 	if err != nil {
 		return image.Options{}, err
 	}
-	o := image.Options{Store: so, Platform: platform, Readers: readers()}
+	o := image.Options{Store: so, Platform: platform, Readers: []formats.Reader{nydus.Reader{}, oci.Reader{}}}
 	flags, err := b.flags()
 	if err != nil {
 		return o, err
