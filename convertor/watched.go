@@ -86,8 +86,8 @@ func (o *watched) note(d digest.Digest, file string) {
 }
 
 // dumpImage writes a manifest and its configuration into a directory.
-func (o *watched) dumpImage(desc ocispec.Descriptor, dir, suffix string) error {
-	raw, err := o.dump(desc.Digest, filepath.Join(dir, withSuffix(fileManifest, suffix)))
+func (o *watched) dumpImage(ctx context.Context, desc ocispec.Descriptor, dir, suffix string) error {
+	raw, err := o.dump(ctx, desc, filepath.Join(dir, withSuffix(fileManifest, suffix)))
 	if err != nil {
 		return err
 	}
@@ -95,17 +95,23 @@ func (o *watched) dumpImage(desc ocispec.Descriptor, dir, suffix string) error {
 	if err := json.Unmarshal(raw, &m); err != nil {
 		return fmt.Errorf("manifest %s: %w", desc.Digest, err)
 	}
-	_, err = o.dump(m.Config.Digest, filepath.Join(dir, withSuffix(fileConfig, suffix)))
+	_, err = o.dump(ctx, m.Config, filepath.Join(dir, withSuffix(fileConfig, suffix)))
 	return err
 }
 
-// dump writes a document to a file and returns it.
-func (o *watched) dump(d digest.Digest, name string) ([]byte, error) {
+// maxDocument bounds a document, in bytes.
+const maxDocument = 16 << 20
+
+// dump writes a document to a file and returns it. What was not seen, as the target had it from an earlier conversion, is read there.
+func (o *watched) dump(ctx context.Context, desc ocispec.Descriptor, name string) ([]byte, error) {
 	o.mu.Lock()
-	p, ok := o.small[d]
+	p, ok := o.small[desc.Digest]
 	o.mu.Unlock()
 	if !ok {
-		return nil, fmt.Errorf("%s: %s was not seen: %w", name, d, fs.ErrNotExist)
+		var err error
+		if p, err = store.ReadAll(ctx, o.Target, desc, maxDocument); err != nil {
+			return nil, err
+		}
 	}
 	return p, os.WriteFile(name, p, 0o644)
 }

@@ -1,6 +1,7 @@
 package convertor
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -66,13 +67,13 @@ func (w *WorkDir) Watch(t store.Target) store.Target {
 }
 
 // Keep gives what was seen its names, once all is converted.
-func (w *WorkDir) Keep(res *convert.Result) error {
+func (w *WorkDir) Keep(ctx context.Context, res *convert.Result) error {
 	for n, o := range w.outputs {
 		suffix := ""
 		if n < len(w.outputs)-1 {
 			suffix = "." + formatOf(res, n)
 		}
-		if err := w.keepOutput(res, n, o, suffix); err != nil {
+		if err := w.keepOutput(ctx, res, n, o, suffix); err != nil {
 			return fmt.Errorf("work directory %s: %w", w.path, err)
 		}
 	}
@@ -87,7 +88,7 @@ func formatOf(res *convert.Result, output int) string {
 	return res.Images[i].Format
 }
 
-func (w *WorkDir) keepOutput(res *convert.Result, n int, o *watched, suffix string) error {
+func (w *WorkDir) keepOutput(ctx context.Context, res *convert.Result, n int, o *watched, suffix string) error {
 	number, top := 0, res.Tagged[n]
 	isIndex := store.IsIndex(top.MediaType)
 	for _, im := range res.Images {
@@ -104,7 +105,7 @@ func (w *WorkDir) keepOutput(res *convert.Result, n int, o *watched, suffix stri
 			if err := os.MkdirAll(dir, 0o755); err != nil {
 				return err
 			}
-			if err := o.dumpImage(im.Desc, dir, suffix); err != nil {
+			if err := o.dumpImage(ctx, im.Desc, dir, suffix); err != nil {
 				return err
 			}
 		}
@@ -113,7 +114,7 @@ func (w *WorkDir) keepOutput(res *convert.Result, n int, o *watched, suffix stri
 		}
 	}
 	if w.dump && isIndex {
-		_, err := o.dump(top.Digest, filepath.Join(w.path, withSuffix(fileIndex, suffix)))
+		_, err := o.dump(ctx, top, filepath.Join(w.path, withSuffix(fileIndex, suffix)))
 		return err
 	}
 	return nil

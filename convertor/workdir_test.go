@@ -98,7 +98,7 @@ func TestWorkDirIndex(t *testing.T) {
 		}
 		res.Tagged = append(res.Tagged, index)
 	}
-	if err := errors.Join(w.Keep(&res), w.Close()); err != nil {
+	if err := errors.Join(w.Keep(t.Context(), &res), w.Close()); err != nil {
 		t.Fatal(err)
 	}
 	var want []string
@@ -158,7 +158,7 @@ func TestWorkDirLeavesNothing(t *testing.T) {
 			}
 			given.Abort()
 			if c.keep {
-				if err := w.Keep(&convert.Result{Images: []convert.Image{im}, Tagged: []ocispec.Descriptor{im.Desc}}); err != nil {
+				if err := w.Keep(t.Context(), &convert.Result{Images: []convert.Image{im}, Tagged: []ocispec.Descriptor{im.Desc}}); err != nil {
 					t.Fatal(err)
 				}
 			}

@@ -74,7 +74,7 @@ func (c *convertorApp) convertAll(ctx context.Context, registry *storeFlags) (er
 		for o, d := range res.Tagged {
 			c.log.infof("converted to %q, digest: %q", c.repository+":"+tags[formats[o]], d.Digest)
 		}
-		return work.Keep(res)
+		return work.Keep(ctx, res)
 	}
 	dest := *registry
 	dest.openTarget = func(ctx context.Context, ref store.Ref, opts store.Options) (store.Target, error) {

@@ -29,6 +29,7 @@ import (
 	"github.com/lazuli-project/lazuli/formats/overlaybd"
 	"github.com/lazuli-project/lazuli/formats/turbooci"
 	"github.com/lazuli-project/lazuli/internal/imagetest"
+	"github.com/lazuli-project/lazuli/internal/mysqltest"
 	"github.com/lazuli-project/lazuli/internal/registrytest"
 	"github.com/lazuli-project/lazuli/store"
 )
@@ -332,4 +333,49 @@ func newCertificate(t *testing.T, authority *x509.Certificate, by *ecdsa.Private
 		t.Fatal(err)
 	}
 	return key, c
+}
+
+// What is in the database is neither downloaded nor converted again, and can be dumped all the same.
+func TestConvertorDatabase(t *testing.T) {
+	t.Parallel()
+	server := mysqltest.Start(t)
+	db := server.DSN(server.Database(t))
+	reg := newTestRegistry(t, registrytest.Options{})
+	host := reg.Listen(t)
+	img := appImage(t, ocispec.Platform{OS: "linux", Architecture: "amd64"})
+	push(t, img, host+"/app:1")
+	push(t, img, host+"/other:1")
+	dir := t.TempDir()
+	for _, c := range []struct {
+		repo, tag string
+		want      string // what is said of each layer
+		uploads   int
+	}{
+		{"app", "2", "converted (", 3}, // layers and configuration
+		{"app", "3", "was converted before", 0},
+		{"other", "2", "was converted before", 0}, // mounted
+	} {
+		reg.ResetStats()
+		code, log := convertorCall(t, "-r", host+"/"+c.repo, "--plain", "-i", "1", "-o", c.tag, "--db-type", "mysql", "--db-str", db, "-d", dir, "--dump-manifest")
+		if code != exitDone || strings.Count(log, c.want) != 2 {
+			t.Fatalf("%s: %d, %s", c.tag, code, log)
+		}
+		if s := reg.Stats(); s.Uploads != c.uploads {
+			t.Errorf("%s:%s: %d blobs were uploaded, %d mounted", c.repo, c.tag, s.Uploads, s.Mounts)
+		}
+	}
+	for _, name := range []string{"manifest.json", "config.json"} {
+		if found, err := filepath.Glob(filepath.Join(dir, "1--*", name)); err != nil || len(found) != 1 {
+			t.Errorf("%s: %v, %v", name, found, err)
+		}
+	}
+	first, last := resolveTest(t, host+"/app:2"), resolveTest(t, host+"/other:2")
+	if first.Digest != last.Digest {
+		t.Errorf("%s and %s", first.Digest, last.Digest)
+	}
+	// Without uploading, nothing is recorded.
+	code, log := convertorCall(t, "-r", host+"/app", "--plain", "-i", "1", "-o", "4", "--db-type", "mysql", "--db-str", db, "--no-upload")
+	if code != exitDone || !strings.Contains(log, "--db-str has no effect with --no-upload") || strings.Count(log, "converted (") != 2 {
+		t.Errorf("%d, %s", code, log)
+	}
 }
