@@ -18,7 +18,11 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"lazuli": main, "nydus-image": main, "nydusify": main, "convertor": main})
+	programs := map[string]func(){"lazuli": main}
+	for _, d := range dropIns() {
+		programs[d.name] = main
+	}
+	testscript.Main(m, programs)
 }
 
 // TestScripts runs the scripts of testdata/script. Beside testscript's own commands they have:
