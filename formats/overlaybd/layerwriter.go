@@ -64,7 +64,7 @@ func (l *layerWriter) Close(t *tree.Tree) (formats.Layer, error) {
 		return formats.Layer{}, err
 	}
 	applied := time.Now()
-	segs := AppendContent(nil, change.Data, func(uint32) uint8 { return lsmt.TagData })
+	segs := AppendContent(nil, wholeBlocks(change.Data), func(uint32) uint8 { return lsmt.TagData })
 	if segs, err = AppendBlocks(segs, change.Blocks, l.file); err != nil {
 		return formats.Layer{}, err
 	}
@@ -91,6 +91,23 @@ func (l *layerWriter) Abort() {
 		_ = l.spool.Close() // what mattered of it has been stored
 		l.spool = nil
 	}
+}
+
+// wholeBlocks makes content reach to the end of its last block, where the blob has zeros as the disk shall have them. Files that lie one
+// behind the other are then one segment.
+func wholeBlocks(data []disk.Extent) []disk.Extent {
+	whole := data[:0]
+	for _, x := range data {
+		if n := len(whole); n > 0 && x.Blob == disk.Zero && x.Device%disk.BlockSize != 0 {
+			last := &whole[n-1]
+			if rest := disk.BlockSize - x.Device%disk.BlockSize; last.Blob != disk.Zero && last.Device+last.Length == x.Device && x.Length == rest {
+				last.Length += rest
+				continue
+			}
+		}
+		whole = append(whole, x)
+	}
+	return whole
 }
 
 // AppendContent adds the segments of content on a disk. tag says which of a layer's two sources has a blob's bytes.
