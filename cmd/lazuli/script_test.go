@@ -86,6 +86,10 @@ func writeImage(t *testing.T, ts *testscript.TestScript, args []string) {
 	case "index":
 		amd := appImage(t, ocispec.Platform{OS: "linux", Architecture: "amd64"})
 		img = imagetest.NewIndex(t, amd, appImage(t, ocispec.Platform{OS: "linux", Architecture: "arm64"}), imagetest.Attestation(t, amd))
+	case "zstd":
+		img = imagetest.NewImage(t, imagetest.Zstd(t, imagetest.Tar(t, imagetest.File("bin/app", program()))))
+	case "members":
+		img = imagetest.NewImage(t, imagetest.GzipMembers(t, imagetest.Tar(t, imagetest.File("bin/app", program()), imagetest.File("etc/os", "x"))))
 	case "few-diff-ids":
 		img = fewDiffIDs(t)
 	case "escaping":
