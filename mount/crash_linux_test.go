@@ -23,46 +23,64 @@ import (
 // childMount tells a test's child process what to mount: reference, cache, directory, mode.
 const childMount = "LAZULI_TEST_CHILD_MOUNT"
 
+// childMounts mounts what it is told to, if this process is a test's child, and goes on until it is killed.
+func childMounts(t *testing.T) bool {
+	child := os.Getenv(childMount)
+	if child == "" {
+		return false
+	}
+	f := strings.Split(child, "\n")
+	im, c := openImage(t, f[0], f[1])
+	if _, err := New(t.Context(), im.Image, f[2], Options{Cache: c, Mode: Mode(f[3])}); err != nil {
+		t.Fatal(err)
+	}
+	_, _ = io.WriteString(os.Stdout, "ready\n")
+	_, _ = io.Copy(io.Discard, os.Stdin) // until killed
+	return true
+}
+
+// mountInChild runs a test again in a child process, which mounts an image, and returns what kills it.
+func mountInChild(t *testing.T, test, ref, cacheDir, dir string, mode Mode) (kill func()) {
+	t.Helper()
+	child := exec.Command(os.Args[0], "-test.run", "^"+test+"$", "-test.count=1")
+	child.Env = append(os.Environ(), childMount+"="+strings.Join([]string{ref, cacheDir, dir, string(mode)}, "\n"))
+	child.Stderr = os.Stderr
+	child.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	in, err1 := child.StdinPipe()
+	out, err2 := child.StdoutPipe()
+	if err := errors.Join(err1, err2, child.Start()); err != nil {
+		t.Fatal(err)
+	}
+	for s := bufio.NewScanner(out); s.Scan() && s.Text() != "ready"; {
+	}
+	return func() {
+		if err := child.Process.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		_ = child.Wait()
+		_ = in.Close()
+	}
+}
+
 // TestKilled kills the mounting process in the middle. Nothing that was fetched is fetched again, and no wrong byte is seen.
 func TestKilled(t *testing.T) {
 	if !mounttest.Isolated(t, limit) {
 		return
 	}
-	if child := os.Getenv(childMount); child != "" {
-		f := strings.Split(child, "\n")
-		im, c := openImage(t, f[0], f[1])
-		if _, err := New(t.Context(), im.Image, f[2], Options{Cache: c, Mode: Mode(f[3])}); err != nil {
-			t.Fatal(err)
-		}
-		_, _ = io.WriteString(os.Stdout, "ready\n")
-		_, _ = io.Copy(io.Discard, os.Stdin) // until killed
+	if childMounts(t) {
 		return
 	}
 	want := imagetest.EdgeTree(t)
 	for _, mode := range modes {
 		t.Run(string(mode), func(t *testing.T) {
 			r, cacheDir, dir := newRegistry(t), t.TempDir(), t.TempDir()
-			child := exec.Command(os.Args[0], "-test.run", "^TestKilled$", "-test.count=1")
-			child.Env = append(os.Environ(), childMount+"="+strings.Join([]string{r.ref, cacheDir, dir, string(mode)}, "\n"))
-			child.Stderr = os.Stderr
-			child.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-			in, err1 := child.StdinPipe()
-			out, err2 := child.StdoutPipe()
-			if err := errors.Join(err1, err2, child.Start()); err != nil {
-				t.Fatal(err)
-			}
-			defer in.Close()
-			for s := bufio.NewScanner(out); s.Scan() && s.Text() != "ready"; {
-			}
+			kill := mountInChild(t, "TestKilled", r.ref, cacheDir, dir, mode)
 			for _, name := range []string{"bin/tool2", "sizes/noise-300000", "big/entry-00003"} {
 				if _, err := mounttest.ReadFile(filepath.Join(dir, name)); err != nil {
 					t.Error(err)
 				}
 			}
-			if err := child.Process.Kill(); err != nil {
-				t.Fatal(err)
-			}
-			_ = child.Wait()
+			kill()
 			r.killed()
 			before := r.asked(t)
 			if before == 0 {

@@ -18,6 +18,8 @@ import (
 	"github.com/lazuli-project/lazuli/fetch"
 	"github.com/lazuli-project/lazuli/formats"
 	"github.com/lazuli-project/lazuli/formats/nydus"
+	"github.com/lazuli-project/lazuli/formats/overlaybd"
+	"github.com/lazuli-project/lazuli/formats/turbooci"
 	"github.com/lazuli-project/lazuli/image"
 	"github.com/lazuli-project/lazuli/internal/imagetest"
 	"github.com/lazuli-project/lazuli/internal/registrytest"
@@ -49,6 +51,15 @@ func newRegistry(t *testing.T) *registry {
 
 func newRegistryOf(t *testing.T, img *imagetest.Image) *registry {
 	t.Helper()
+	w, err := nydus.NewWriter(nydus.Options{ChunkSize: 16 << 10})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return newRegistryBy(t, img, w)
+}
+
+func newRegistryBy(t *testing.T, img *imagetest.Image, w formats.Writer) *registry {
+	t.Helper()
 	inner, err := registrytest.New(registrytest.Options{})
 	if err != nil {
 		t.Fatal(err)
@@ -65,7 +76,7 @@ func newRegistryOf(t *testing.T, img *imagetest.Image) *registry {
 		inner.ServeHTTP(w, req)
 	}))
 	t.Cleanup(server.Close)
-	r.ref = strings.TrimPrefix(server.URL, "http://") + "/edge:nydus"
+	r.ref = strings.TrimPrefix(server.URL, "http://") + "/edge:lazy"
 
 	layout := filepath.Join(t.TempDir(), "layout")
 	img.WriteLayout(t, layout, "edge")
@@ -79,10 +90,6 @@ func newRegistryOf(t *testing.T, img *imagetest.Image) *registry {
 		t.Fatal(err)
 	}
 	defer dest.Close()
-	w, err := nydus.NewWriter(nydus.Options{ChunkSize: 16 << 10})
-	if err != nil {
-		t.Fatal(err)
-	}
 	if _, err := convert.Convert(t.Context(), src, []convert.Output{{Writer: w, Target: dest}}, convert.Options{}); err != nil {
 		t.Fatal(err)
 	}
@@ -137,7 +144,7 @@ func parse(t *testing.T, s string) store.Ref {
 func openImage(t *testing.T, ref, cacheDir string) (*image.Image, *cache.Dir) {
 	t.Helper()
 	opt := image.Options{
-		Readers: []formats.Reader{nydus.Reader{}},
+		Readers: []formats.Reader{nydus.Reader{}, overlaybd.Reader{}, turbooci.Reader{}},
 		Store:   store.Options{PlainHTTP: true, Retry: fetch.Retry{Attempts: 4, Wait: time.Millisecond, MaxWait: time.Millisecond}},
 	}
 	if cacheDir != "" {
