@@ -238,13 +238,55 @@ func (t *localTarget) newObject(ctx context.Context, alg digest.Algorithm) (*loc
 	return &localObject{target: t, ctx: ctx, f: f, alg: alg, sum: alg.Hash()}, nil
 }
 
+// CreateRandom implements [formats.RandomSink].
+func (t *localTarget) CreateRandom(ctx context.Context, _ string) (formats.RandomObject, error) {
+	o, err := t.newObject(ctx, digest.SHA256)
+	if err != nil {
+		return nil, err
+	}
+	o.sum = nil
+	return &randomObject{o}, nil
+}
+
+// randomObject is an object whose digest is taken at its end.
+type randomObject struct{ *localObject }
+
+// WriteAt implements io.WriterAt, inside of what was written.
+func (w *randomObject) WriteAt(p []byte, off int64) (int, error) {
+	if w.err == nil && (w.f == nil || off < 0 || off > w.size-int64(len(p))) {
+		w.err = errors.New("write outside of an object")
+	}
+	if w.err != nil {
+		return 0, w.err
+	}
+	n, err := w.f.WriteAt(p, off)
+	if err != nil {
+		w.err = fileError("write into", w.target.ref.Path, err)
+	}
+	return n, w.err
+}
+
+// RunningSHA256 implements [formats.RunningDigest].
+func (*randomObject) RunningSHA256() (sum [sha256.Size]byte, ok bool) { return sum, false }
+
+// Commit implements [formats.ObjectWriter].
+func (w *randomObject) Commit(ctx context.Context) (digest.Digest, int64, error) {
+	if w.err == nil && w.f != nil {
+		w.sum = w.alg.Hash()
+		if _, err := io.CopyBuffer(onlyWriter{w.sum}, io.NewSectionReader(w.f, 0, w.size), make([]byte, 1<<20)); err != nil {
+			return "", 0, fileError("read back", w.target.ref.Path, err)
+		}
+	}
+	return w.localObject.Commit(ctx)
+}
+
 // localObject is an object that is being written to a temporary file.
 type localObject struct {
 	target *localTarget
 	ctx    context.Context //nolint:containedctx // writes end with it
 	f      *os.File        // nil once the object is kept or given up
 	alg    digest.Algorithm
-	sum    hash.Hash
+	sum    hash.Hash // nil where the digest is taken at the end
 	size   int64
 	err    error
 }
@@ -261,7 +303,9 @@ func (w *localObject) Write(p []byte) (int, error) {
 		return 0, w.err
 	}
 	n, err := w.f.Write(p)
-	w.sum.Write(p[:n])
+	if w.sum != nil {
+		w.sum.Write(p[:n])
+	}
 	w.size += int64(n)
 	if err != nil {
 		w.err = fileError("write into", w.target.ref.Path, err)

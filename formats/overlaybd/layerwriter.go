@@ -2,8 +2,6 @@ package overlaybd
 
 import (
 	"context"
-	"fmt"
-	"io"
 	"strconv"
 	"time"
 
@@ -17,13 +15,12 @@ import (
 	"github.com/lazuli-project/lazuli/tree"
 )
 
-// layerWriter makes the blob of one layer. It goes through a temporary file, because what it begins with depends on its size.
+// layerWriter makes the blob of one layer, whose beginning is written once more at the end.
 type layerWriter struct {
 	w       *Writer
 	ctx     context.Context //nolint:containedctx // of one layer's conversion, which it bounds
 	src     formats.LayerSource
-	sink    formats.Sink
-	spool   formats.Spool
+	obj     formats.RandomObject
 	file    *layerfile.Writer
 	content content
 	stats   formats.LayerStats
@@ -68,13 +65,12 @@ func (l *layerWriter) Close(t *tree.Tree) (formats.Layer, error) {
 	if segs, err = AppendBlocks(segs, change.Blocks, l.file); err != nil {
 		return formats.Layer{}, err
 	}
-	size, err := CloseFile(l.file, segs)
-	if err != nil {
+	if _, err := CloseFile(l.file, segs); err != nil {
 		return formats.Layer{}, err
 	}
 	written := time.Now()
-	desc, err := storeSpool(l.ctx, l.sink, l.spool, size)
-	if err != nil {
+	var desc ocispec.Descriptor
+	if desc.Digest, desc.Size, err = l.obj.Commit(l.ctx); err != nil {
 		return formats.Layer{}, err
 	}
 	cpu["file_system"], cpu["finish"], cpu["store"] = applied.Sub(begin).Seconds(), written.Sub(applied).Seconds(), time.Since(written).Seconds()
@@ -87,9 +83,8 @@ func (l *layerWriter) Abort() {
 	if l.file != nil {
 		l.file.Abort()
 	}
-	if l.spool != nil {
-		_ = l.spool.Close() // what mattered of it has been stored
-		l.spool = nil
+	if l.obj != nil {
+		l.obj.Abort()
 	}
 }
 
@@ -144,20 +139,6 @@ func AppendBlocks(segs []lsmt.Segment, blocks []disk.Block, file *layerfile.Writ
 		segs = append(segs, s)
 	}
 	return segs, nil
-}
-
-// storeSpool stores a temporary file's first size bytes.
-func storeSpool(ctx context.Context, sink formats.Sink, spool io.ReaderAt, size int64) (ocispec.Descriptor, error) {
-	obj, err := sink.Create(ctx, ocispec.MediaTypeImageLayer)
-	if err != nil {
-		return ocispec.Descriptor{}, err
-	}
-	defer obj.Abort()
-	if _, err := io.Copy(obj, io.NewSectionReader(spool, 0, size)); err != nil {
-		return ocispec.Descriptor{}, fmt.Errorf("store the layer: %w", err)
-	}
-	dgst, n, err := obj.Commit(ctx)
-	return ocispec.Descriptor{Digest: dgst, Size: n}, err
 }
 
 // nativeDesc returns the descriptor of a layer's blob as it stands in manifests, but for the media type.

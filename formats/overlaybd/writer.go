@@ -99,12 +99,12 @@ func (w *Writer) Layer(ctx context.Context, src formats.LayerSource, sink format
 			info.Parent = UUID(src.Chains[n-2])
 		}
 	}
-	l := &layerWriter{w: w, ctx: ctx, src: src, sink: sink}
+	l := &layerWriter{w: w, ctx: ctx, src: src}
 	var err error
-	if l.spool, err = src.Spool(); err != nil {
+	if l.obj, err = formats.CreateRandom(ctx, sink, ocispec.MediaTypeImageLayer, src.Spool); err != nil {
 		return nil, err
 	}
-	if l.file, err = layerfile.NewWriter(ctx, l.spool, w.opt.CPU, info, w.file); err != nil {
+	if l.file, err = layerfile.NewWriter(ctx, l.obj, w.opt.CPU, info, w.file); err != nil {
 		l.Abort()
 		return nil, err
 	}
