@@ -16,6 +16,7 @@ type Builder struct {
 	FullWindows bool
 
 	stream  *flate.Reader
+	packer  packer
 	next    int64 // multiple of Span for which there is no access point yet
 	taken   int64 // end of the last piece that has been looked at; -1 for none
 	last    *flate.Checkpoint
@@ -75,7 +76,7 @@ func (b *Builder) settle(all bool) error {
 		}
 		window := make([]byte, windowSize)
 		copy(window[windowSize-len(part):], part)
-		stored, err := compress(window)
+		stored, err := b.packer.compress(window)
 		if err != nil {
 			return err
 		}
@@ -130,7 +131,7 @@ func encode(h *header, windows []byte, points []point) ([]byte, error) {
 	}
 	if h.compressed {
 		var err error
-		if raw, err = compress(raw); err != nil {
+		if raw, err = new(packer).compress(raw); err != nil {
 			return nil, err
 		}
 	}

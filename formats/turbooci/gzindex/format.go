@@ -140,17 +140,24 @@ func parsePoint(p []byte, h *header) (point, error) {
 	return x, nil
 }
 
+// packer compresses, one piece after the other. Its zero value is ready.
+type packer struct{ z *zlib.Writer }
+
 // compress returns a zlib stream.
-func compress(p []byte) ([]byte, error) {
+func (c *packer) compress(p []byte) ([]byte, error) {
 	var out bytes.Buffer
-	z, err := zlib.NewWriterLevel(&out, level)
-	if err != nil {
+	if c.z == nil {
+		var err error
+		if c.z, err = zlib.NewWriterLevel(&out, level); err != nil {
+			return nil, fmt.Errorf("zlib: %w", err)
+		}
+	} else {
+		c.z.Reset(&out)
+	}
+	if _, err := c.z.Write(p); err != nil {
 		return nil, fmt.Errorf("zlib: %w", err)
 	}
-	if _, err := z.Write(p); err != nil {
-		return nil, fmt.Errorf("zlib: %w", err)
-	}
-	if err := z.Close(); err != nil {
+	if err := c.z.Close(); err != nil {
 		return nil, fmt.Errorf("zlib: %w", err)
 	}
 	return out.Bytes(), nil
