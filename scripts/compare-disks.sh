@@ -66,6 +66,6 @@ for image; do
         echo "$image: layers 0..$k: $(grep -c . "$tmp/want") facts about the files equal umoci's on three disks"
     done
     if [ -n "${OVERLAYBD_BIN:-}" ]; then
-        "$scripts/compare-overlaybd.sh" "$lazuli" "$tmp/source" "$((n - 1))" "$tmp/made"
+        "$scripts/compare-overlaybd.sh" "$lazuli" "$tmp/source:$((n - 1))"
     fi
 done
