@@ -71,6 +71,11 @@ func (s *stack) openLower(ctx context.Context, l *lower, content bool) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", path, err)
 	}
+	if l.TargetFile == "" && l.TargetDigest == "" {
+		if f.Layer, err = f.Layer.Native(); err != nil {
+			return fmt.Errorf("%s: %w", path, err)
+		}
+	}
 	sources := lsmt.Sources{Data: f.ReaderAt(ctx, src), Remote: noContent{l}}
 	if f.Layer.Remote && content {
 		if sources.Remote, err = s.openTarget(ctx, l); err != nil {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"slices"
 
 	"github.com/lazuli-project/lazuli/blob"
 )
@@ -121,18 +122,37 @@ func (l *Layer) readIndex(r io.ReaderAt, n int, tail []byte, tailAt int64) error
 }
 
 // check checks the segments, and brings the tags of layers of turboOCI to those of this package: their numbers count from the
-// smallest one.
+// smallest one. More than two different tags are of a native layer, see [Layer.Native].
 func (l *Layer) check() error {
-	smallest := uint64(1<<8 - 1)
+	smallest, largest := uint64(1<<8-1), uint64(0)
 	for _, e := range l.entries {
-		smallest = min(smallest, e.b>>56)
+		smallest, largest = min(smallest, e.b>>56), max(largest, e.b>>56)
 	}
 	for i := range l.entries {
-		l.entries[i].b -= smallest << 56
+		if l.entries[i].b -= smallest << 56; largest > smallest+TagRemote {
+			l.entries[i].b &= 1<<56 - 1
+		}
 		if l.entries[i].b>>56 != TagData {
 			l.Remote = true
 		}
 	}
+	return l.checkSegments()
+}
+
+// Native returns the layer as those read it who know that it refers to nothing: tags do not count then. In layers that
+// overlaybd-merge made, they are the numbers of the layers that segments come from.
+func (l *Layer) Native() (*Layer, error) {
+	if !l.Remote {
+		return l, nil
+	}
+	n := &Layer{Info: l.Info, DataEnd: l.DataEnd, entries: slices.Clone(l.entries)}
+	for i := range n.entries {
+		n.entries[i].b &= 1<<56 - 1
+	}
+	return n, n.checkSegments()
+}
+
+func (l *Layer) checkSegments() error {
 	last := int64(0)
 	for i := range l.entries {
 		s := l.At(i)

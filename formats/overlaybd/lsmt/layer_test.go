@@ -187,7 +187,7 @@ func TestParseDamaged(t *testing.T) {
 		"in the header":   {build(Segment{Length: 1, Source: 7}), blob.ErrCorrupt},
 		"behind the data": {build(Segment{Length: 2, Source: 15}), blob.ErrCorrupt},
 		"zeros before":    {zeroed, blob.ErrCorrupt},
-		"tag":             {build(Segment{Length: 2, Source: 8}, Segment{Offset: 8, Length: 2, Source: 8, Tag: 2}), blob.ErrUnsupported},
+		"behind, tags":    {build(Segment{Length: 2, Source: 8}, Segment{Offset: 8, Length: 2, Source: 15, Tag: 2}), blob.ErrCorrupt},
 	} {
 		if l, err := Parse(bytes.NewReader(c.p), int64(len(c.p))); !errors.Is(err, c.want) || l != nil {
 			t.Errorf("%s: %v, want %v", name, err, c.want)
@@ -199,6 +199,51 @@ func TestParseDamaged(t *testing.T) {
 	}
 	if _, err := Parse(bytes.NewReader(p), int64(len(p))); err != nil {
 		t.Error(err)
+	}
+}
+
+// overlaybd-merge leaves the numbers of layers in the tags.
+func TestNative(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		tags   []uint8
+		remote bool
+		source int64 // of the last segment
+		want   error
+	}{
+		{tags: []uint8{0, 0, 0}, source: 8},
+		{tags: []uint8{4, 4, 4}, source: 8},
+		{tags: []uint8{0, 2, 1}, source: 8},
+		{tags: []uint8{0, 1, 1}, source: 8, remote: true},
+		{tags: []uint8{0, 1, 1}, source: 800, remote: true, want: blob.ErrCorrupt},
+	} {
+		w := &payload{AppendHeader(nil, Info{VirtualSize: 1 << 20})}
+		w.p = append(w.p, make([]byte, 8*SectorSize)...)
+		var segs []Segment
+		for i, tag := range c.tags {
+			segs = append(segs, Segment{Offset: int64(i * 8), Length: 2, Source: 8, Tag: tag})
+		}
+		segs[len(segs)-1].Source = c.source
+		p := AppendTail(w.p, Info{VirtualSize: 1 << 20}, w.Offset(), segs, false)
+		l, err := Parse(bytes.NewReader(p), int64(len(p)))
+		if err != nil {
+			t.Fatalf("tags %v: %v", c.tags, err)
+		}
+		if l.Remote != c.remote {
+			t.Errorf("tags %v: refers to something: %t", c.tags, l.Remote)
+		}
+		n, err := l.Native()
+		if !errors.Is(err, c.want) {
+			t.Errorf("tags %v: error %v, want %v", c.tags, err, c.want)
+		}
+		if err != nil {
+			continue
+		}
+		for i, want := range segs {
+			if want.Tag = TagData; n.Remote || n.At(i) != want {
+				t.Errorf("tags %v: segment %d is %+v", c.tags, i, n.At(i))
+			}
+		}
 	}
 }
 

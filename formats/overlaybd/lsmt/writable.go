@@ -190,7 +190,29 @@ func (w *Writable) replay(data int64) error {
 		return fmt.Errorf("open layer: index of %d entries, the limit is %d: %w", n, maxWritable, blob.ErrUnsupported)
 	}
 	w.indexEnd = HeaderSize + n*entrySize
-	buf := make([]byte, min(n*entrySize, copySize))
+	// Overlaybd's tools add the number of layers below to the tags, which is known by the smallest one where tags matter.
+	smallest := uint8(1<<8 - 1)
+	if w.kind == kindWarp {
+		if err := w.entries(func(_ int64, s Segment) error { smallest = min(smallest, s.Tag); return nil }); err != nil {
+			return err
+		}
+	}
+	return w.entries(func(i int64, s Segment) error {
+		s.Tag -= smallest
+		if w.kind == kindAppend {
+			s.Tag = TagData
+		}
+		if err := w.check(s, data); err != nil {
+			return fmt.Errorf("open layer: entry %d: %w", i, err)
+		}
+		w.live.put(s)
+		return nil
+	})
+}
+
+// entries calls fn with the entries of the index file and their numbers.
+func (w *Writable) entries(fn func(i int64, s Segment) error) error {
+	buf := make([]byte, min(w.indexEnd-HeaderSize, copySize))
 	for at := int64(HeaderSize); at < w.indexEnd; at += int64(len(buf)) {
 		buf = buf[:min(int64(len(buf)), w.indexEnd-at)]
 		if err := readFull(w.index, buf, at); err != nil {
@@ -201,10 +223,9 @@ func (w *Writable) replay(data int64) error {
 			if s.Offset == offsetMask { // padding
 				continue
 			}
-			if err := w.check(s, data); err != nil {
-				return fmt.Errorf("open layer: entry %d: %w", (at+int64(i)-HeaderSize)/entrySize, err)
+			if err := fn((at+int64(i)-HeaderSize)/entrySize, s); err != nil {
+				return err
 			}
-			w.live.put(s)
 		}
 	}
 	return nil
@@ -213,9 +234,6 @@ func (w *Writable) replay(data int64) error {
 // check reports what is wrong with an entry of the index file.
 func (w *Writable) check(s Segment, data int64) error {
 	if w.kind == kindAppend {
-		if s.Tag != TagData {
-			return fmt.Errorf("tag %d: %w", s.Tag, blob.ErrCorrupt)
-		}
 		return s.check(data, true)
 	}
 	if s.Length == 0 || s.Tag > TagRemote || !s.Zero && s.Tag == TagData && s.Source != s.Offset || s.Source > maxSource-s.Length {
