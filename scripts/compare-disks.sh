@@ -2,14 +2,14 @@
 # Converts images, and what each is after every one of its layers, to overlaybd and to turbo-oci with both kinds of metadata; mounts
 # their disks by the kernel, lets e2fsck look at them, and compares the files with what umoci unpacks from the same layers. Every
 # disk but an image's first is that of the layers below, read again from what was stored; at the end the whole image is converted at
-# once and must give the same bytes. Needs root, loop devices, umoci, e2fsprogs, jq and attr.
+# once and must give the same bytes. An image of odd layers is made and compared first. Needs root, loop devices, umoci, e2fsprogs, jq and attr.
 #
 # With OVERLAYBD_BIN, the directory of overlaybd's own tools, these read the images and lay layers over them: compare-overlaybd.sh.
 #
-#   scripts/compare-disks.sh LAZULI OCI-LAYOUT:TAG...
+#   scripts/compare-disks.sh LAZULI [OCI-LAYOUT:TAG...]
 set -euo pipefail
 export LC_ALL=C
-[ $# -ge 2 ] || { sed -n '2,9p' "$0"; exit 2; }
+[ $# -ge 1 ] || { sed -n '2,9p' "$0"; exit 2; }
 [ "${COMPARE_INSIDE:-}" = 1 ] || exec env COMPARE_INSIDE=1 unshare --mount --propagation private timeout 3600 "$0" "$@"
 lazuli=$(realpath "$1")
 shift
@@ -48,7 +48,9 @@ compare() {
     diff -u "$tmp/want" "$tmp/got" >"$tmp/diff" || { head -n 40 "$tmp/diff"; return 1; }
 }
 
-for image; do
+mkdir "$tmp/odd"
+odd_image "$tmp/odd"
+for image in "$tmp/odd:odd" "$@"; do
     rm -rf "$tmp/source" "$tmp/made" "$tmp/whole" "$tmp/record.db"*
     n=$(prefixes "$(realpath "${image%:*}")" "${image##*:}" "$tmp/source")
     for k in $(seq 0 $((n - 1))); do
@@ -63,7 +65,7 @@ for image; do
                 [ "$made" = "$whole" ] || { echo "$image: $name is $whole at once, and $made layer by layer"; exit 1; }
             fi
         done
-        echo "$image: layers 0..$k: $(grep -c . "$tmp/want") facts about the files equal umoci's on three disks"
+        echo "${image##*/}: layers 0..$k: $(grep -c . "$tmp/want") facts about the files equal umoci's on three disks"
     done
     if [ -n "${OVERLAYBD_BIN:-}" ]; then
         "$scripts/compare-overlaybd.sh" "$lazuli" "$tmp/source:$((n - 1))"

@@ -114,12 +114,16 @@ umoci unpack --keep-dirlinks --image "$layout:$tag" "$tmp/below" >/dev/null
 rm -rf "$tmp/below"
 first=$(head -n 1 "$tmp/files")
 last=$(tail -n 1 "$tmp/files")
+members=(made "$first")
 mkdir -p "$tmp/extra/$(dirname "$first")" "$tmp/extra/$(dirname "$last")"
 echo "in its place" >"$tmp/extra/$first"
-: >"$tmp/extra/$(dirname "$last")/.wh.$(basename "$last")"
+if [ "$first" != "$last" ]; then # turboOCI-apply refuses to remove what is not there
+    members+=("$(dirname "$last")/.wh.$(basename "$last")")
+    : >"$tmp/extra/${members[2]}"
+fi
 find "$tmp/extra" -exec touch -hd @1700000000 {} +
 # Directories on the way have no entries, and so stay as they are.
-tar -cf "$tmp/extra.tar" --format=ustar --owner=0 --group=0 --sort=name -C "$tmp/extra" made "$first" "$(dirname "$last")/.wh.$(basename "$last")"
+tar -cf "$tmp/extra.tar" --format=ustar --owner=0 --group=0 --sort=name -C "$tmp/extra" "${members[@]}"
 gzip -nk "$tmp/extra.tar"
 cp -rl "$layout" "$tmp/source"
 cp --remove-destination "$layout/index.json" "$tmp/source/index.json"
