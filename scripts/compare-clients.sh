@@ -1,6 +1,6 @@
 #!/bin/bash
-# Starts the programs that call nydus-image, unmodified, with lazuli under that name in their PATH, and compares what they make with
-# its source by "lazuli check --source".
+# Starts the programs that call nydus-image or overlaybd's tools, unmodified, with lazuli under these names where they look for them,
+# and compares what they make with its source by "lazuli check --source".
 #
 #   scripts/compare-clients.sh [LAZULI]        LAZULI is build/lazuli if not given
 #
@@ -15,6 +15,7 @@ export LC_ALL=C CGO_ENABLED=0
 accelctl_version=v0.2.14     # of github.com/goharbor/acceleration-service
 buildkit_version=v0.32.2     # of github.com/moby/buildkit
 converter_version=v0.15.12   # of github.com/containerd/nydus-snapshotter
+convertor_version=v1.4.3     # of github.com/containerd/accelerated-container-image
 
 cd "$(dirname "$0")/.."
 lazuli=$(realpath "${1:-build/lazuli}")
@@ -59,6 +60,7 @@ build_all() {
     cp internal/tools/clients/testdata/converter/main.go "$clients/converter/"
     build accelctl $accelctl_version github.com/goharbor/acceleration-service github.com/goharbor/acceleration-service/cmd/accelctl
     build converter $converter_version github.com/containerd/nydus-snapshotter .
+    build convertor $convertor_version github.com/containerd/accelerated-container-image github.com/containerd/accelerated-container-image/cmd/convertor
     build buildkit $buildkit_version github.com/moby/buildkit -tags nydus github.com/moby/buildkit/cmd/{buildkitd,buildctl}
     if [ -n "${NYDUSIFY_SOURCE:-}" ]; then
         (cd "$NYDUSIFY_SOURCE" && GOWORK=off go build -trimpath -o "$clients/bin/nydusify" ./cmd)
@@ -348,6 +350,31 @@ try_converter() {
     NYDUS_DISABLE_TAR2RAFS=1 try "$name" 'Pack, Merge debian, by a directory' converter_converts debian
 }
 
+# convertor_converts IMAGE TAG FLAG...: the tools have to be in /opt/overlaybd/bin.
+convertor_converts() {
+    local image=$1 tag=$2
+    shift 2
+    # shellcheck disable=SC2016
+    limited unshare --mount bash -euc '
+        mount -t tmpfs tmpfs /opt
+        mkdir -p /opt/overlaybd/bin
+        for tool in overlaybd-create overlaybd-apply overlaybd-commit turboOCI-apply; do ln -s "$0" /opt/overlaybd/bin/$tool; done
+        exec "$@"' "$work/tools/lazuli" "$work/tools/convertor" --plain -r "$registry/$image" -i oci -d "$work/convertor-$image-$tag" "$@"
+    equals "$registry/$image:$tag" "$registry/$image:oci"
+}
+
+try_convertor() {
+    local name="convertor ${convertor_version#v}" image
+    have convertor || return 0
+    install -D -t "$work/tools" "$lazuli" "$clients/bin/convertor" # /opt, which is covered, may be where they are
+    for image in edge debian; do
+        try "$name" "--overlaybd $image" convertor_converts $image native --overlaybd native
+        try "$name" "--overlaybd $image --disable-sparse --oci --vsize 8" convertor_converts $image appended --overlaybd appended --disable-sparse --oci --vsize 8
+        try "$name" "--turboOCI $image" convertor_converts $image turbo --turboOCI turbo
+        try "$name" "--turboOCI $image --fstype erofs" convertor_converts $image turbo-erofs --turboOCI turbo-erofs --fstype erofs
+    done
+}
+
 # nydusify_converts NAME IMAGE [FLAG...]
 nydusify_converts() {
     local name=$1 image=$2
@@ -441,6 +468,7 @@ run_all() {
     try_accelctl
     try_buildkit
     try_converter
+    try_convertor
     try_nydusify
     echo "failures: $failures, not run: $missing"
     [ $failures = 0 ] && { [ $missing = 0 ] || [ "${STRICT:-}" != 1 ]; }
