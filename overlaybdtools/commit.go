@@ -115,7 +115,7 @@ type commitSource struct {
 }
 
 func (s *commitSource) close() error {
-	var errs []error
+	errs := make([]error, 0, len(s.files))
 	for _, f := range s.files {
 		errs = append(errs, f.Close())
 	}

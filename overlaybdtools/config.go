@@ -122,3 +122,6 @@ func withDisk(ctx context.Context, path string, content bool, fn func(*stack) er
 	}
 	return c.finish(run())
 }
+
+// errRefused marks what this package does not do.
+func errRefused(what string) error { return fmt.Errorf("%s: %w", what, blob.ErrUnsupported) }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 
-	"github.com/lazuli-project/lazuli/blob"
 	"github.com/lazuli-project/lazuli/disk"
 	"github.com/lazuli-project/lazuli/formats"
 	"github.com/lazuli-project/lazuli/tarfs"
@@ -165,6 +164,3 @@ func (l *layerReader) write(p []byte) error {
 	l.at += n + pad
 	return nil
 }
-
-// errRefused marks what this package does not do.
-func errRefused(what string) error { return fmt.Errorf("%s: %w", what, blob.ErrUnsupported) }

@@ -37,7 +37,7 @@ func openStack(ctx context.Context, c *config, content bool) (*stack, error) {
 }
 
 func (s *stack) close() error {
-	var errs []error
+	errs := make([]error, 0, len(s.files))
 	for _, f := range s.files {
 		errs = append(errs, f.Close())
 	}

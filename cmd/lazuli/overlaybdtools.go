@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"slices"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -77,34 +78,10 @@ func flagCode(err error) int {
 
 // run executes the tool and returns its exit code. fn gets the arguments that are no flags, "" for those that are not given.
 func (t *overlaybdTool) run(ctx context.Context, args []string, fn func(ctx context.Context, args []string) error) int {
-	t.cmd.RunE = func(cmd *cobra.Command, given []string) error {
-		names := append(append([]string(nil), t.required...), t.optional...)
-		if len(given) < len(t.required) {
-			return &overlaybdUsage{overlaybdRequired, fmt.Errorf("%s is required", t.required[len(given)])}
-		}
-		if len(given) > len(names) {
-			return &overlaybdUsage{overlaybdExtras, fmt.Errorf("the following argument was not expected: %s", given[len(names)])}
-		}
-		values := make([]string, len(names))
-		copy(values, given)
-		for _, name := range t.files {
-			path := ""
-			if f := cmd.Flags().Lookup(name); f != nil {
-				path = f.Value.String()
-			}
-			for i := range names {
-				if names[i] == name {
-					path = values[i]
-				}
-			}
-			if path == "" {
-				continue
-			}
-			if i, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
-				return &overlaybdUsage{overlaybdValidation, fmt.Errorf("%s: File does not exist: %s", name, path)}
-			} else if err == nil && i.IsDir() {
-				return &overlaybdUsage{overlaybdValidation, fmt.Errorf("%s: File is actually a directory: %s", name, path)}
-			}
+	t.cmd.RunE = func(cmd *cobra.Command, given []string) error { //nolint:contextcheck // that of the execution
+		values, err := t.arguments(given)
+		if err != nil {
+			return err
 		}
 		return fn(cmd.Context(), values)
 	}
@@ -123,6 +100,36 @@ func (t *overlaybdTool) run(ctx context.Context, args []string, fn func(ctx cont
 	}
 	fmt.Fprintf(t.stderr, "%s: %v\n", t.cmd.Name(), err)
 	return overlaybdFailed
+}
+
+// arguments checks the arguments that are no flags and returns them, "" for those that are not given.
+func (t *overlaybdTool) arguments(given []string) ([]string, error) {
+	names := slices.Concat(t.required, t.optional)
+	if len(given) < len(t.required) {
+		return nil, &overlaybdUsage{overlaybdRequired, fmt.Errorf("%s is required", t.required[len(given)])}
+	}
+	if len(given) > len(names) {
+		return nil, &overlaybdUsage{overlaybdExtras, fmt.Errorf("the following argument was not expected: %s", given[len(names)])}
+	}
+	values := make([]string, len(names))
+	copy(values, given)
+	for _, name := range t.files {
+		path := ""
+		if i := slices.Index(names, name); i >= 0 {
+			path = values[i]
+		} else if f := t.cmd.Flags().Lookup(name); f != nil {
+			path = f.Value.String()
+		}
+		if path == "" {
+			continue
+		}
+		if i, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+			return nil, &overlaybdUsage{overlaybdValidation, fmt.Errorf("%s: File does not exist: %s", name, path)}
+		} else if err == nil && i.IsDir() {
+			return nil, &overlaybdUsage{overlaybdValidation, fmt.Errorf("%s: File is actually a directory: %s", name, path)}
+		}
+	}
+	return values, nil
 }
 
 // compressionFlags adds the flags of those tools that compress.
