@@ -31,11 +31,8 @@ func known(err error) bool {
 	return false
 }
 
-// Objects larger than Format.Whole are damaged at their beginning and end, and at about samples places between.
-const samples = 1 << 9
-
-// places returns where an object of n bytes is damaged.
-func places(n, whole int) []int {
+// places returns where an object of n bytes is damaged: larger ones than whole at their beginning and end, and at samples between.
+func places(n, whole, samples int) []int {
 	var list []int
 	step := max(1, n/samples|1)
 	for i := range n {
@@ -76,7 +73,7 @@ func (f *Format) testDamage(t *testing.T) {
 		good := m.objects[dgst]
 		for _, trusting := range []bool{false, true} {
 			m.trusting = trusting
-			for _, at := range places(len(good), f.Whole) {
+			for _, at := range places(len(good), f.Whole, f.Samples) {
 				bad := slices.Clone(good)
 				bad[at] ^= 1 << (at % 8)
 				d.try(t, dgst, fmt.Sprintf("byte %d turned", at), bad)
@@ -157,7 +154,7 @@ func (f *Format) damageReopened(t *testing.T, w formats.Writer, re formats.Reope
 			t.Errorf("reopened, %s: %v", what, err)
 		}
 	}
-	for i, at := range places(len(good), f.Whole) {
+	for i, at := range places(len(good), f.Whole, f.Samples) {
 		if i%3 != 0 { // these take longer
 			continue
 		}

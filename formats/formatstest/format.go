@@ -20,6 +20,8 @@ type Format struct {
 	Large bool
 	// Whole is up to how many bytes an object is damaged at every byte, and not at samples. 0 means 2 KiB.
 	Whole int
+	// Samples is at how many places, about, a larger object is damaged between its ends. 0 means 512.
+	Samples int
 	// OnlyFilesLinked says that hard links of anything but regular files become nodes of their own.
 	OnlyFilesLinked bool
 	// OldestTime and LatestTime bound the times that the format can say, in seconds since 1970: files from before and after get
@@ -37,6 +39,9 @@ func (f *Format) setDefaults() {
 	}
 	if f.Whole == 0 {
 		f.Whole = 2 << 10
+	}
+	if f.Samples == 0 {
+		f.Samples = 512
 	}
 	if f.Pack == nil {
 		f.Pack = func(_ testing.TB, tar []byte) imagetest.Layer { return imagetest.Plain(tar) }

@@ -218,7 +218,7 @@ func TestPlaces(t *testing.T) {
 	t.Parallel()
 	const wholeObject = 2 << 10
 	for _, n := range []int{0, 1, 100, wholeObject, wholeObject + 1, 1 << 20} {
-		list := places(n, wholeObject)
+		list := places(n, wholeObject, 512)
 		if n <= wholeObject && len(list) != n || len(list) > wholeObject || n > 0 && (list[0] != 0 || list[len(list)-1] != n-1) {
 			t.Errorf("%d places of %d", len(list), n)
 		}

@@ -52,6 +52,9 @@ type manner struct {
 	final bool // the layers' trees may be used up
 }
 
+// overwritten is what content becomes after the call that gave it.
+var overwritten = bytes.Repeat([]byte{0xee}, 64<<10)
+
 // writeLayer converts layer i.
 func writeLayer(ctx context.Context, w formats.Writer, m *memory, src *source, i int, below []formats.Layer, how manner) (formats.Layer, error) {
 	if k, ok := w.(formats.KeepsLayers); ok && k.KeepsLayers() {
@@ -85,8 +88,8 @@ func tryLayer(ctx context.Context, w formats.Writer, m *memory, src *source, fro
 			}
 			buf = append(buf[:0], p[:n]...)
 			err := lw.Data(buf)
-			for i := range buf { // only valid during the call
-				buf[i] = 0xee
+			for at := 0; at < n; { // only valid during the call
+				at += copy(buf[at:], overwritten)
 			}
 			if err != nil {
 				return err

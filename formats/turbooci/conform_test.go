@@ -16,11 +16,12 @@ func TestConformance(t *testing.T) {
 		options turbooci.Options
 		pack    func(tb testing.TB, tar []byte) imagetest.Layer
 		whole   int
+		samples int
 	}{
-		{"erofs", turbooci.Options{}, imagetest.Gzip, 16 << 10}, // every byte of every object
-		{"ext4", turbooci.Options{FileSystems: []overlaybd.FS{overlaybd.Ext4}}, imagetest.Gzip, 0},
-		{"both", turbooci.Options{FileSystems: []overlaybd.FS{overlaybd.Ext4, overlaybd.EROFS}, Prefetch: []string{"/etc"}}, imagetest.Gzip, 0},
-		{"plain", turbooci.Options{}, nil, 0},
+		{"erofs", turbooci.Options{}, imagetest.Gzip, 0, 0},
+		{"ext4", turbooci.Options{FileSystems: []overlaybd.FS{overlaybd.Ext4}}, imagetest.Gzip, 512, 64},
+		{"both", turbooci.Options{FileSystems: []overlaybd.FS{overlaybd.Ext4, overlaybd.EROFS}, Prefetch: []string{"/etc"}}, imagetest.Gzip, 512, 64},
+		{"plain", turbooci.Options{}, nil, 512, 64},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			f := formatstest.Format{
@@ -36,7 +37,7 @@ func TestConformance(t *testing.T) {
 				Reader: turbooci.Reader{},
 				Pack:   c.pack,
 				Chunk:  8 << 10,
-				Whole:  c.whole,
+				Whole:  c.whole, Samples: c.samples,
 			}
 			f.SmallXattrs = len(c.options.FileSystems) > 0 // with ext4
 			if len(c.options.FileSystems) == 1 {           // read from it, too
