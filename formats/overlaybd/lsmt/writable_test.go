@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"path/filepath"
 	"testing"
 
@@ -198,6 +199,44 @@ func TestWritableErrors(t *testing.T) {
 	}
 }
 
+// What kind of layer it is stands in its files; the tags that overlaybd's tools write do not count.
+func TestOpenWritable(t *testing.T) {
+	t.Parallel()
+	for _, sparse := range []bool{true, false} {
+		data, index := newFile(t, "data"), newFile(t, "index")
+		create := func() (*Writable, error) { return CreateAppendOnly(data, index, Info{VirtualSize: 1 << 20}) }
+		if sparse {
+			create = func() (*Writable, error) { return CreateSparse(data, Info{VirtualSize: 1 << 20}) }
+		}
+		w, err := create()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.WriteAt(bytes.Repeat([]byte{7}, 4096), 8192); err != nil {
+			t.Fatal(err)
+		}
+		if !sparse {
+			if _, err := index.WriteAt([]byte{4}, HeaderSize+15); err != nil {
+				t.Fatal(err)
+			}
+		}
+		own, err := w.Segments()
+		if err != nil {
+			t.Fatal(err)
+		}
+		w, isSparse, err := OpenWritable(data, index)
+		if err != nil || isSparse != sparse {
+			t.Fatalf("sparse %t: %t, %v", sparse, isSparse, err)
+		}
+		if got, err := w.Segments(); err != nil || !slices.Equal(got, own) {
+			t.Errorf("sparse %t: %v, %v, want %v", sparse, got, err, own)
+		}
+	}
+	if _, _, err := OpenWritable(newFile(t, "empty"), newFile(t, "index")); err == nil {
+		t.Error("an empty file is a layer")
+	}
+}
+
 func TestWarp(t *testing.T) {
 	t.Parallel()
 	w, err := CreateWarp(newFile(t, "meta"), newFile(t, "index"), Info{VirtualSize: 1 << 20})
@@ -216,6 +255,26 @@ func TestWarp(t *testing.T) {
 	}
 	if _, err := w.ReadAt(make([]byte, 512), 8192); !errors.Is(err, blob.ErrUnsupported) {
 		t.Errorf("read of the other object: %v", err)
+	}
+	// Over three layers, overlaybd's tools write other tags.
+	own, err := w.Segments()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for at := int64(HeaderSize + 15); at < w.indexEnd; at += entrySize {
+		var tag [1]byte
+		if _, err := w.index.ReadAt(tag[:], at); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.index.WriteAt([]byte{tag[0] + 3}, at); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if w, err = OpenWarp(w.data, w.index); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := w.Segments(); err != nil || !slices.Equal(got, own) {
+		t.Errorf("with other tags: %v, %v, want %v", got, err, own)
 	}
 	to := &payload{AppendHeader(nil, w.Info())}
 	segs, err := w.Commit(t.Context(), to)
