@@ -3,6 +3,7 @@ package run
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -16,6 +17,8 @@ import (
 	"github.com/lazuli-project/lazuli/convert"
 	"github.com/lazuli-project/lazuli/formats"
 	"github.com/lazuli-project/lazuli/formats/nydus"
+	"github.com/lazuli-project/lazuli/formats/overlaybd"
+	"github.com/lazuli-project/lazuli/formats/turbooci"
 	"github.com/lazuli-project/lazuli/image"
 	"github.com/lazuli-project/lazuli/internal/imagetest"
 	"github.com/lazuli-project/lazuli/internal/mounttest"
@@ -23,8 +26,8 @@ import (
 	"github.com/lazuli-project/lazuli/store"
 )
 
-// probeImage makes an image with the program of testdata/probe, converts it and opens the result.
-func probeImage(t *testing.T) *image.Image {
+// probeImages makes an image with the program of testdata/probe, converts it by each writer and opens the results.
+func probeImages(t *testing.T, writers map[string]formats.Writer) map[string]*image.Image {
 	t.Helper()
 	exe := filepath.Join(t.TempDir(), "probe")
 	build := exec.Command("go", "build", "-o", exe, "./testdata/probe")
@@ -55,24 +58,36 @@ func probeImage(t *testing.T) *image.Image {
 		t.Fatal(err)
 	}
 	defer src.Close()
-	dest, err := store.OpenTarget(t.Context(), parse("nydus"), store.Options{})
-	if err != nil {
+	images := make(map[string]*image.Image)
+	for name, w := range writers {
+		dest, err := store.OpenTarget(t.Context(), parse(name), store.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = convert.Convert(t.Context(), src, []convert.Output{{Writer: w, Target: dest}}, convert.Options{})
+		if err := errors.Join(err, dest.Close()); err != nil {
+			t.Fatal(err)
+		}
+		im, err := image.Open(t.Context(), parse(name), image.Options{Readers: []formats.Reader{nydus.Reader{}, overlaybd.Reader{}, turbooci.Reader{}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = im.Close() })
+		images[name] = im
+	}
+	return images
+}
+
+func probeWriters(t *testing.T) map[string]formats.Writer {
+	t.Helper()
+	w, err1 := nydus.NewWriter(nydus.Options{})
+	native, err2 := overlaybd.NewWriter(overlaybd.Options{})
+	turbo, err3 := turbooci.NewWriter(turbooci.Options{FileSystems: []overlaybd.FS{overlaybd.Ext4}})
+	erofs, err4 := turbooci.NewWriter(turbooci.Options{})
+	if err := errors.Join(err1, err2, err3, err4); err != nil {
 		t.Fatal(err)
 	}
-	w, err := nydus.NewWriter(nydus.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, err = convert.Convert(t.Context(), src, []convert.Output{{Writer: w, Target: dest}}, convert.Options{})
-	if err := errors.Join(err, dest.Close()); err != nil {
-		t.Fatal(err)
-	}
-	im, err := image.Open(t.Context(), parse("nydus"), image.Options{Readers: []formats.Reader{nydus.Reader{}}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = im.Close() })
-	return im
+	return map[string]formats.Writer{"nydus": w, "overlaybd": native, "turbo-ext4": turbo, "turbo-erofs": erofs}
 }
 
 func TestRun(t *testing.T) {
@@ -82,7 +97,8 @@ func TestRun(t *testing.T) {
 	if _, err := exec.LookPath("runc"); err != nil {
 		t.Skip("needs runc")
 	}
-	im := probeImage(t)
+	images := probeImages(t, probeWriters(t))
+	im := images["nydus"]
 	temp := t.TempDir()
 	run := func(t *testing.T, config ocispec.ImageConfig, opt Options) (*Result, string) {
 		t.Helper()
@@ -121,6 +137,24 @@ func TestRun(t *testing.T) {
 				t.Errorf("exit code %d", res.ExitCode)
 			}
 		})
+	}
+	for name, im := range images {
+		if name == "nydus" {
+			continue
+		}
+		for _, mode := range []mount.Mode{mount.EROFS, mount.FUSE, mount.Disk} {
+			t.Run(name+" "+string(mode), func(t *testing.T) {
+				opt := Options{Mount: mount.Options{Mode: mode, TempDir: temp}, Stdout: new(bytes.Buffer), Stderr: new(bytes.Buffer)}
+				config := ocispec.ImageConfig{User: "web", WorkingDir: "/srv/web", Env: []string{"A=1"}, Entrypoint: []string{"probe"}, Cmd: []string{"tell"}}
+				res, err := Run(t.Context(), im.Image, config, opt)
+				if err != nil || res.Mode != mode || fmt.Sprint(opt.Stdout, opt.Stderr) != "1000 100 [4 100] /srv/web /srv/web 1 1 \n " {
+					t.Errorf("%v, %q, %+v", err, fmt.Sprint(opt.Stdout, opt.Stderr), res)
+				}
+				if left, _ := os.ReadDir(temp); len(left) > 0 {
+					t.Errorf("left behind: %v", left)
+				}
+			})
+		}
 	}
 	t.Run("signal", func(t *testing.T) {
 		signals := make(chan os.Signal, 1)

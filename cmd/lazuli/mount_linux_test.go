@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -59,6 +60,22 @@ func TestMountCommands(t *testing.T) {
 		lazuli(exitDone, "umount", "mnt")
 		if left := states(); len(left) > 0 {
 			t.Errorf("%q: left behind: %v", flags, left)
+		}
+	}
+
+	// Disks: a mount of whatever file system they have.
+	lazuli(exitDone, "convert", "-q", "-f", "overlaybd,turbo-oci", "oci:layout:edge", "oci:layout:disk")
+	for _, tag := range []string{"disk-overlaybd", "disk-turbo-oci"} {
+		for _, mode := range []string{"disk", "auto"} {
+			lazuli(exitDone, "mount", "--detach", "--mode", mode, "oci:layout:"+tag, "mnt")
+			got := slices.DeleteFunc(mounttest.List(t, dir), func(line string) bool { return strings.HasPrefix(line, "lost+found\t") })
+			if d := imagetest.Diff(want, got); d != "" {
+				t.Errorf("%s, %s:\n%s", tag, mode, d)
+			}
+			lazuli(exitDone, "umount", "mnt")
+			if left := states(); len(left) > 0 {
+				t.Errorf("%s, %s: left behind: %v", tag, mode, left)
+			}
 		}
 	}
 

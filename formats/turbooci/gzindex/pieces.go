@@ -36,7 +36,6 @@ type PieceBuilder struct {
 	ends   []byte
 	last   int64 // stored end of the last piece
 	sums   []byte
-	err    error
 }
 
 // NewPieceBuilder returns a builder for a stream that has not been read yet, with [flate.TraceIndex] if it is gzip.
