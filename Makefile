@@ -9,10 +9,10 @@ build:
 	$(GO) build -trimpath -o build/lazuli ./cmd/lazuli
 
 # The main job on a real image with nothing running beforehand. IMAGE=... takes another image, FULL=1 measures the
-# full pull again, FULL=0 computes it.
+# full pull again, FULL=0 computes it. FORMAT=... takes another format than nydus.
 demo: build
 	$(GO) build -o build/demo ./internal/tools/demo
-	build/demo -lazuli build/lazuli -dir build -image "$(IMAGE)" -full "$(FULL)"
+	build/demo -lazuli build/lazuli -dir build -image "$(IMAGE)" -full "$(FULL)" -format "$(or $(FORMAT),nydus)"
 
 # All tests that this machine allows; what it does not allow is named with the reason. As root, mounts are tested too.
 test:

@@ -41,6 +41,7 @@ type opener struct {
 	sources formats.Sources
 	img     *formats.Image
 	layers  []DiskLayer
+	pages   *pages // of native layers
 	index   *lsmt.Index
 	blobOf  [][2]uint32 // by layer and tag: the blob with the bytes
 	details Details
@@ -88,7 +89,8 @@ func (o *opener) native(d ocispec.Descriptor) error {
 		return err
 	}
 	n := o.addBlob(formats.Blob{Desc: d, Layout: f.Layout, Open: func(ctx context.Context) (blob.Source, error) { return o.sources.Open(ctx, d) }})
-	o.add(DiskLayer{f.Layer, lsmt.Sources{Data: f.ReaderAt(o.ctx, src)}}, [2]uint32{n, n}, layerDetails("native", f))
+	paged := &pagedSource{src, len(o.layers), o.pages}
+	o.add(DiskLayer{f.Layer, lsmt.Sources{Data: f.ReaderAt(o.ctx, paged)}}, [2]uint32{n, n}, layerDetails("native", f))
 	return nil
 }
 

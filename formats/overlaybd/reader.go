@@ -71,7 +71,7 @@ type LayerDetails struct {
 // Open opens an image of native layers, of layers of turboOCI, or of both. Metadata is read from the blobs, in pieces, and not verified
 // beyond the checksums that the format has. name is the format's, for the result.
 func Open(ctx context.Context, name string, m *formats.Manifest, s formats.Sources) (*formats.Image, error) {
-	o := opener{ctx: ctx, sources: s, img: &formats.Image{Format: name}}
+	o := opener{ctx: ctx, sources: s, img: &formats.Image{Format: name}, pages: newPages()}
 	if err := o.openLayers(m.Manifest.Layers); err != nil {
 		return nil, err
 	}

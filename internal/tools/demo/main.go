@@ -27,6 +27,7 @@ type demo struct {
 	lazuli, dir string
 	image       string   // reference of the source
 	command     []string // in the image
+	format      string   // of the lazy image
 	full        string   // "", "0" or "1"
 	registry    *registrytest.Registry
 	host        string
@@ -46,6 +47,7 @@ func main() {
 	flag.StringVar(&d.lazuli, "lazuli", "build/lazuli", "the binary")
 	flag.StringVar(&d.dir, "dir", "build", "where images and the registry are kept")
 	flag.StringVar(&d.image, "image", "", "source image; without it, a node image is built from Debian packages")
+	flag.StringVar(&d.format, "format", "nydus", "format of the lazy image, as convert has it")
 	flag.StringVar(&d.full, "full", "", "1: measure the full pull again; 0: compute it from size and rate")
 	cmd := flag.String("command", "node -v", "what to run in the image")
 	flag.Parse()
@@ -101,14 +103,16 @@ func (d *demo) run(ctx context.Context) error {
 }
 
 // names of the two images in the registry.
-func (d *demo) names() (plain, lazy string) { return d.host + "/demo:oci", d.host + "/demo:nydus" }
+func (d *demo) names() (plain, lazy string) {
+	return d.host + "/demo:oci", d.host + "/demo:" + d.format
+}
 
 // make puts both images into the registry.
 func (d *demo) make(ctx context.Context) error {
 	plain, lazy := d.names()
-	d.say("converting %s to a Nydus image in the registry %s", d.image, d.host)
+	d.say("converting %s to format %s in the registry %s", d.image, d.format, d.host)
 	begin := time.Now()
-	if err := d.lazuliCommand(ctx, "convert", "--check", d.image, lazy); err != nil {
+	if err := d.lazuliCommand(ctx, "convert", "--check", "--format", d.format, d.image, lazy); err != nil {
 		return err
 	}
 	converted := time.Since(begin)
@@ -275,7 +279,7 @@ func (d *demo) table(lazy, full figures) {
 	for _, r := range []struct {
 		name string
 		f    figures
-	}{{"lazy, from the Nydus image", lazy}, {"full pull of the OCI image", full}} {
+	}{{"lazy, as " + d.format, lazy}, {"full pull of the OCI image", full}} {
 		fmt.Fprintf(d.out, "%-28s %12.1f s %9.1f MB %10d   %s\n", r.name, r.f.First.Seconds(), float64(r.f.Bytes)/1e6, r.f.Requests, r.f.How)
 	}
 	fmt.Fprintf(d.out, "%-28s %13.1fx %11.1fx\n", "gain", full.First.Seconds()/lazy.First.Seconds(), float64(full.Bytes)/float64(lazy.Bytes))
