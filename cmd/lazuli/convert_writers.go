@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -33,8 +34,8 @@ func convertFormats() []convertFormat {
 	return []convertFormat{
 		{nydus.Name, (*convertFlags).nydusWriter, nil},
 		{nydus.NameRef, (*convertFlags).refWriter, []string{optionSpacing}},
-		{overlaybd.Name, (*convertFlags).overlaybdWriter, []string{optionBlockSize, optionBaseLayer, optionMediaTypes}},
-		{turbooci.Name, (*convertFlags).turboWriter, []string{optionMediaTypes}},
+		{overlaybd.Name, (*convertFlags).overlaybdWriter, []string{optionBlockSize, optionBaseLayer, optionMediaTypes, optionTrace}},
+		{turbooci.Name, (*convertFlags).turboWriter, []string{optionBaseLayer, optionMediaTypes, optionTrace}},
 	}
 }
 
@@ -45,13 +46,15 @@ const (
 	optionBlockSize  = "block-size"
 	optionBaseLayer  = "base-layer"
 	optionMediaTypes = "media-types"
+	optionTrace      = "trace"
 )
 
 var optionHelp = map[string]string{
 	optionSpacing:    "=SIZE, how much nydus-ref inflates at once",
 	optionArtifact:   "=true, for referrers in old registries",
 	optionBlockSize:  "=SIZE, how much overlaybd compresses at once (16KiB)",
-	optionBaseLayer:  "=true, overlaybd's file system in a layer of its own",
+	optionBaseLayer:  "=true, the ext4 of overlaybd and turbo-oci in a layer of its own",
+	optionTrace:      "=FILE, what to read in advance as overlaybd's daemon recorded it, for overlaybd and turbo-oci",
 	optionMediaTypes: "=docker or oci, of overlaybd and turbo-oci (as the source)",
 }
 
@@ -178,12 +181,16 @@ func (c *convertFlags) overlaybdWriter(paths []string, cpu *formats.CPU) (format
 	if err != nil {
 		return nil, err
 	}
+	trace, err := c.trace()
+	if err != nil {
+		return nil, err
+	}
 	// One --fs is for all formats of disks; of several, the others are turbo-oci's.
 	if len(c.fileSystems) > 0 && !slices.Contains(c.fileSystems, string(overlaybd.Ext4)) {
 		return nil, usagef("--fs %s: overlaybd has ext4", strings.Join(c.fileSystems, ","))
 	}
 	w, err := overlaybd.NewWriter(overlaybd.Options{
-		Compression: c.compression, BlockSize: block, Size: int64(c.vsize) << 30, BaseLayer: base, Prefetch: paths, MediaTypes: types, CPU: cpu,
+		Compression: c.compression, BlockSize: block, Size: int64(c.vsize) << 30, BaseLayer: base, Prefetch: paths, Trace: trace, MediaTypes: types, CPU: cpu,
 	})
 	if err != nil {
 		return nil, &usageError{err}
@@ -196,7 +203,15 @@ func (c *convertFlags) turboWriter(paths []string, cpu *formats.CPU) (formats.Wr
 	if err != nil {
 		return nil, err
 	}
-	o := turbooci.Options{Size: int64(c.vsize) << 30, Prefetch: paths, MediaTypes: types, CPU: cpu}
+	trace, err := c.trace()
+	if err != nil {
+		return nil, err
+	}
+	base, err := c.boolOption(optionBaseLayer)
+	if err != nil {
+		return nil, err
+	}
+	o := turbooci.Options{Size: int64(c.vsize) << 30, Prefetch: paths, Trace: trace, BaseLayer: base, MediaTypes: types, CPU: cpu}
 	for _, fs := range slices.Concat(c.fileSystems, c.turboFS) {
 		o.FileSystems = append(o.FileSystems, overlaybd.FS(fs))
 	}
@@ -205,6 +220,25 @@ func (c *convertFlags) turboWriter(paths []string, cpu *formats.CPU) (formats.Wr
 		return nil, &usageError{err}
 	}
 	return w, nil
+}
+
+// trace returns what --option trace names.
+func (c *convertFlags) trace() ([]byte, error) {
+	file := c.options[optionTrace]
+	if file == "" {
+		return nil, nil
+	}
+	if c.prefetch != "" {
+		return nil, usagef("--option trace: --prefetch is the other way to say what to read in advance")
+	}
+	p, err := os.ReadFile(file)
+	if err == nil {
+		err = overlaybd.CheckTrace(p, 0)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("--option trace=%s: %w", file, err)
+	}
+	return p, nil
 }
 
 // mediaTypes returns whose media types the image has.

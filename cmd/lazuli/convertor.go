@@ -165,8 +165,8 @@ func (c *convertorApp) prepareEngines() error {
 		return usagef("--fstype %s: ext4 and erofs are possible", c.fsType)
 	case c.turbo == "" && fs != overlaybd.Ext4:
 		c.log.warnf("--fstype %s is for --turboOCI, overlaybd images have ext4", c.fsType)
-	case c.turbo != "" && !c.mkfs:
-		return usagef("--mkfs=false: turboOCI images have no base layer")
+	case c.turbo != "" && !c.mkfs && c.fsType != "ext4":
+		return usagef("--mkfs=false: the base layer has ext4, and so must turboOCI's layers above it")
 	case c.turbo == c.native:
 		return usagef("--overlaybd and --turboOCI: two images cannot have one tag, %s", c.native)
 	}

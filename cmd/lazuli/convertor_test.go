@@ -133,7 +133,7 @@ func TestConvertorUploadsNothing(t *testing.T) {
 		"both":         {"--overlaybd", "a", "--turboOCI", "b"},
 		"referrers":    {"--overlaybd", "a", "--turboOCI", "b", "--referrer"},
 		"files":        {"--overlaybd", "a", "--turboOCI", "b", "--dump-manifest", "--reserve"},
-		"base layer":   {"-o", "a", "--mkfs=false"},
+		"base layer":   {"--overlaybd", "a", "--turboOCI", "b", "--mkfs=false"},
 		"the same tag": {"-o", "1"},
 	} {
 		t.Run(name, func(t *testing.T) {

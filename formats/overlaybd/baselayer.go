@@ -80,5 +80,5 @@ func (b *baseLayer) open(ctx context.Context, w *Writer) (DiskLayer, error) {
 	if err := b.make(ctx, w); err != nil {
 		return DiskLayer{}, err
 	}
-	return openStored(ctx, b.stored)
+	return OpenStored(ctx, b.stored)
 }

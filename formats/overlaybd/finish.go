@@ -1,26 +1,21 @@
 package overlaybd
 
 import (
-	"archive/tar"
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
-	"strconv"
-	"strings"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
-	"github.com/lazuli-project/lazuli/blob"
 	"github.com/lazuli-project/lazuli/formats"
 )
 
 // Finish implements [formats.Writer].
 func (w *Writer) Finish(ctx context.Context, layers []formats.Layer, src *formats.Manifest, sink formats.Sink) (*formats.Result, error) {
-	made := ImageLayers{FSType: Ext4, Prefetch: w.opt.Prefetch, MediaTypes: w.opt.MediaTypes}
+	made := ImageLayers{FSType: Ext4, Prefetch: w.opt.Prefetch, Trace: w.opt.Trace, MediaTypes: w.opt.MediaTypes}
 	base := w.base
 	if base == nil && len(layers) == 0 {
 		base = &baseLayer{} // without a layer it would be no disk
@@ -46,14 +41,14 @@ type ImageLayers struct {
 	// Prefetch are paths that runtimes read in advance.
 	Prefetch   []string
 	MediaTypes MediaTypes
-	// Gzip says that the layers are compressed tars.
-	Gzip bool
+	// Trace is a recorded one, which is taken instead of paths.
+	Trace []byte
 
 	descs   []ocispec.Descriptor
 	diffIDs []digest.Digest
 }
 
-// Add adds a layer with the digest of its uncompressed tar.
+// Add adds a layer, which is a tar. diffID is the digest of that; where it is another than the blob's, the blob is compressed.
 func (m *ImageLayers) Add(desc ocispec.Descriptor, diffID digest.Digest) {
 	m.descs, m.diffIDs = append(m.descs, desc), append(m.diffIDs, diffID)
 }
@@ -70,12 +65,12 @@ func (m *ImageLayers) Finish(ctx context.Context, src *formats.Manifest, sink fo
 	manifest.Layers = slices.Clone(m.descs)
 	for i := range manifest.Layers {
 		manifest.Layers[i].MediaType = layerType
-		if m.Gzip {
+		if m.diffIDs[i] != manifest.Layers[i].Digest {
 			manifest.Layers[i].MediaType = Gzipped(layerType)
 		}
 	}
 	diffIDs := slices.Clone(m.diffIDs)
-	if len(m.Prefetch) > 0 {
+	if m.accelerated() {
 		desc, stored, err := m.accelerationLayer()
 		if err != nil {
 			return nil, err
@@ -87,7 +82,7 @@ func (m *ImageLayers) Finish(ctx context.Context, src *formats.Manifest, sink fo
 		manifest.Layers, diffIDs = append(manifest.Layers, desc), append(diffIDs, desc.Digest)
 	}
 	config, err := formats.ChangeConfig(src.ConfigRaw, diffIDs, func(history []json.RawMessage) []json.RawMessage {
-		if len(m.Prefetch) > 0 { // where the reference puts it, though the layer is the last
+		if m.accelerated() { // where the reference puts it, though the layer is the last
 			history = slices.Insert(history, 0, json.RawMessage(`{"created_by":"Acceleration Layer"}`))
 		}
 		return history
@@ -109,42 +104,13 @@ func (m *ImageLayers) Finish(ctx context.Context, src *formats.Manifest, sink fo
 	return &formats.Result{Desc: desc, Manifest: raw}, nil
 }
 
+// accelerated reports whether the image says what to read in advance.
+func (m *ImageLayers) accelerated() bool { return len(m.Prefetch) > 0 || m.Trace != nil }
+
 // Gzipped returns the media type of a layer when it is compressed.
 func Gzipped(layerType string) string {
 	if layerType == formats.MediaTypeDockerLayer {
 		return layerType + ".gzip"
 	}
 	return layerType + "+gzip"
-}
-
-// maxTrace bounds a list of paths, as the reference's reader does.
-const maxTrace = 64 << 10
-
-// accelerationLayer returns the layer that names what is read in advance: a tar with a list of paths.
-func (m *ImageLayers) accelerationLayer() (ocispec.Descriptor, []byte, error) {
-	var list strings.Builder
-	for _, p := range m.Prefetch {
-		list.WriteString("/" + strings.TrimPrefix(p, "/") + "\n")
-	}
-	if list.Len() > maxTrace {
-		return ocispec.Descriptor{}, nil, fmt.Errorf("list of paths with %d bytes, readers take %d: %w", list.Len(), maxTrace, blob.ErrUnsupported)
-	}
-	var out bytes.Buffer
-	t := tar.NewWriter(&out)
-	err := t.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: "trace", Mode: 0o444, Size: int64(list.Len()), Format: tar.FormatUSTAR})
-	if err == nil {
-		_, err = t.Write([]byte(list.String()))
-	}
-	if err == nil {
-		err = t.Close()
-	}
-	if err != nil {
-		return ocispec.Descriptor{}, nil, fmt.Errorf("list of paths: %w", err)
-	}
-	desc := formats.DigestOf("", out.Bytes())
-	desc.Annotations = map[string]string{
-		AnnotationVersion: VersionNative, AnnotationDigest: desc.Digest.String(), AnnotationSize: strconv.FormatInt(desc.Size, 10),
-		AnnotationAcceleration: yes, AnnotationFSType: string(m.FSType),
-	}
-	return desc, out.Bytes(), nil
 }

@@ -235,7 +235,7 @@ func OpenTurboMeta(ctx context.Context, stored []byte, kind FS) (DiskLayer, erro
 	if !ok {
 		return DiskLayer{}, fmt.Errorf("no %s: %w", TurboMeta(kind), blob.ErrCorrupt)
 	}
-	l, err := openStored(ctx, meta)
+	l, err := OpenStored(ctx, meta)
 	l.Sources.Remote = noMetadata{}
 	return l, err
 }
@@ -301,8 +301,8 @@ func (m *memoryLayout) Decode(plain, _ []byte, s blob.Span) error {
 	return m.Layout.Decode(plain, m.stored[s.Stored.Off:s.Stored.End()], s)
 }
 
-// openStored opens a layer whose blob is in memory.
-func openStored(ctx context.Context, stored []byte) (DiskLayer, error) {
+// OpenStored opens a layer whose blob is in memory.
+func OpenStored(ctx context.Context, stored []byte) (DiskLayer, error) {
 	src := blob.ReaderAtSource{R: bytes.NewReader(stored), N: int64(len(stored))}
 	f, err := layerfile.Open(ctx, src)
 	if err != nil {

@@ -30,6 +30,8 @@ type Options struct {
 	BaseLayer bool
 	// Prefetch are paths that runtimes read in advance: they become a layer on top of the image, which has no files.
 	Prefetch []string
+	// Trace is what a container read, as overlaybd's daemon records it; it is taken instead of Prefetch. See [CheckTrace].
+	Trace []byte
 	// MediaTypes of the image.
 	MediaTypes MediaTypes
 	// CPU bounds the computing goroutines; nil means as many as GOMAXPROCS.

@@ -59,15 +59,15 @@ func (w *Writer) Version() string {
 
 // ImageVersion implements [formats.ImageVersioner].
 func (w *Writer) ImageVersion() string {
-	return ImageVersion(w.Version(), w.opt.MediaTypes, w.opt.Prefetch)
+	return ImageVersion(w.Version(), w.opt.MediaTypes, w.opt.Prefetch, w.opt.Trace)
 }
 
 // imageVersion changes with the manifest, the configuration or the added layers of an image of the same layers.
 const imageVersion = 1
 
 // ImageVersion returns what an image depends on beside its source, of the version of its layers and the options that [ImageLayers] has.
-func ImageVersion(layers string, types MediaTypes, prefetch []string) string {
-	return fmt.Sprintf("%s image=%d %s %s", layers, imageVersion, types, digest.FromString(strings.Join(prefetch, "\x00")))
+func ImageVersion(layers string, types MediaTypes, prefetch []string, trace []byte) string {
+	return fmt.Sprintf("%s image=%d %s %s", layers, imageVersion, types, digest.FromString(strings.Join(prefetch, "\x00")+"\x00\x00"+string(trace)))
 }
 
 // NeedsParents implements [formats.NeedsParents].

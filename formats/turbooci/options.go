@@ -1,6 +1,7 @@
 package turbooci
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -26,6 +27,10 @@ type Options struct {
 	Size int64
 	// Prefetch are paths that runtimes read in advance: they become a layer on top of the image, which has no files.
 	Prefetch []string
+	// Trace is what a container read, as overlaybd's daemon records it; it is taken instead of Prefetch. See [overlaybd.CheckTrace].
+	Trace []byte
+	// BaseLayer makes the file system, which must be ext4, in a native layer of its own below the image's.
+	BaseLayer bool
 	// MediaTypes of the image.
 	MediaTypes overlaybd.MediaTypes
 	// CPU bounds the computing goroutines; nil means as many as GOMAXPROCS.
@@ -45,6 +50,9 @@ func (o *Options) setDefaults() error {
 			return fmt.Errorf("turbo-oci: file system %q: erofs and ext4 are possible", kind)
 		}
 	}
+	if o.BaseLayer && slices.Contains(o.FileSystems, overlaybd.EROFS) {
+		return errors.New("turbo-oci: a base layer has ext4, and so have the layers above")
+	}
 	o.FileSystems = slices.Compact(slices.Sorted(slices.Values(o.FileSystems)))
 	if o.CPU == nil {
 		o.CPU = formats.NewCPU(0)
@@ -57,5 +65,5 @@ func (o *Options) version() string {
 	for i, k := range o.FileSystems {
 		kinds[i] = string(k)
 	}
-	return fmt.Sprintf("turbooci-%d-%s-%d", writerVersion, strings.Join(kinds, "+"), o.Size>>30)
+	return fmt.Sprintf("turbooci-%d-%s-%d-base=%t", writerVersion, strings.Join(kinds, "+"), o.Size>>30, o.BaseLayer)
 }

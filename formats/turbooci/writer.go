@@ -53,7 +53,7 @@ func (w *Writer) Version() string { return w.opt.version() }
 
 // ImageVersion implements [formats.ImageVersioner].
 func (w *Writer) ImageVersion() string {
-	return overlaybd.ImageVersion(w.Version(), w.opt.MediaTypes, w.opt.Prefetch)
+	return overlaybd.ImageVersion(w.Version(), w.opt.MediaTypes, w.opt.Prefetch, w.opt.Trace)
 }
 
 // NeedsParents implements [formats.NeedsParents].
@@ -141,10 +141,10 @@ func (w *Writer) disks(ctx context.Context, src formats.LayerSource) ([]*overlay
 	for _, kind := range w.opt.FileSystems {
 		var d *overlaybd.Disk
 		var err error
-		if len(below) == 0 {
+		if len(below) == 0 && !w.opt.BaseLayer {
 			d, err = overlaybd.NewDisk(kind, w.opt.Size)
 		} else {
-			d, err = openDisk(ctx, kind, below)
+			d, err = w.openDisk(ctx, kind, below)
 		}
 		if err != nil {
 			return nil, err
@@ -155,8 +155,19 @@ func (w *Writer) disks(ctx context.Context, src formats.LayerSource) ([]*overlay
 }
 
 // openDisk reads the disk of finished layers.
-func openDisk(ctx context.Context, kind overlaybd.FS, below []formats.Layer) (*overlaybd.Disk, error) {
+func (w *Writer) openDisk(ctx context.Context, kind overlaybd.FS, below []formats.Layer) (*overlaybd.Disk, error) {
 	var files []overlaybd.DiskLayer
+	if w.opt.BaseLayer {
+		_, stored, err := overlaybd.EmptyLayer(ctx, w.opt.Size, w.opt.CPU)
+		if err != nil {
+			return nil, err
+		}
+		base, err := overlaybd.OpenStored(ctx, stored)
+		if err != nil {
+			return nil, err
+		}
+		files = append(files, base)
+	}
 	for i, l := range below {
 		data, ok := l.Data.(*layerData)
 		if !ok || data.stored == nil {
@@ -173,10 +184,12 @@ func openDisk(ctx context.Context, kind overlaybd.FS, below []formats.Layer) (*o
 
 // Finish implements [formats.Writer].
 func (w *Writer) Finish(ctx context.Context, layers []formats.Layer, src *formats.Manifest, sink formats.Sink) (*formats.Result, error) {
-	if len(layers) == 0 {
-		return w.finishEmpty(ctx, src, sink)
+	made := overlaybd.ImageLayers{FSType: w.opt.FileSystems[0], Prefetch: w.opt.Prefetch, Trace: w.opt.Trace, MediaTypes: w.opt.MediaTypes}
+	if w.opt.BaseLayer || len(layers) == 0 { // without a layer it would be no disk
+		if err := w.addEmpty(ctx, &made, sink); err != nil {
+			return nil, err
+		}
 	}
-	made := overlaybd.ImageLayers{FSType: w.opt.FileSystems[0], Prefetch: w.opt.Prefetch, MediaTypes: w.opt.MediaTypes, Gzip: true}
 	for i, l := range layers {
 		data, ok := l.Data.(*layerData)
 		if !ok {
@@ -189,19 +202,20 @@ func (w *Writer) Finish(ctx context.Context, layers []formats.Layer, src *format
 	return made.Finish(ctx, src, sink)
 }
 
-// finishEmpty makes the image of no layers: without a layer it would be no disk, so it gets one that is empty.
-func (w *Writer) finishEmpty(ctx context.Context, src *formats.Manifest, sink formats.Sink) (*formats.Result, error) {
-	made := overlaybd.ImageLayers{FSType: overlaybd.Ext4, MediaTypes: w.opt.MediaTypes}
+// addEmpty stores and adds a native layer with an empty file system.
+func (w *Writer) addEmpty(ctx context.Context, made *overlaybd.ImageLayers, sink formats.Sink) error {
 	desc, stored, err := overlaybd.EmptyLayer(ctx, w.opt.Size, w.opt.CPU)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	desc.Annotations[overlaybd.AnnotationVersion] = overlaybd.VersionTurbo
+	if !w.opt.BaseLayer { // by which the image is known as one of turboOCI, where no other layer says it
+		desc.Annotations[overlaybd.AnnotationVersion] = overlaybd.VersionTurbo
+	}
 	if err := sink.Put(ctx, desc, stored); err != nil {
-		return nil, err
+		return err
 	}
 	made.Add(desc, desc.Digest)
-	return made.Finish(ctx, src, sink)
+	return nil
 }
 
 // buffer is a layer file in memory.
