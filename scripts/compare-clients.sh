@@ -55,6 +55,7 @@ EOF
 
 build_all() {
     mkdir -p "$clients/bin" "$clients/converter"
+    echo "module clients" >"$clients/go.mod" # nothing below is of this project's module
     rm -f "$clients"/*.missing
     go build -o "$clients/bin/registry" ./internal/tools/clients
     cp internal/tools/clients/testdata/converter/main.go "$clients/converter/"
