@@ -69,7 +69,7 @@ func optionsHelp() string {
 // writers makes the writers of the formats.
 func (c *convertFlags) writers(a *app, jobs int) ([]formats.Writer, error) {
 	known := convertFormats()
-	var names []string
+	names := make([]string, 0, len(known))
 	for _, f := range known {
 		names = append(names, f.name)
 	}
@@ -339,7 +339,7 @@ func (c *convertFlags) targetOf(format, target string) (string, error) {
 
 // close closes everything.
 func (s *convertSides) close() error {
-	var errs []error
+	errs := make([]error, 0, len(s.outputs))
 	for _, o := range s.outputs {
 		errs = append(errs, o.Target.Close())
 	}
