@@ -17,7 +17,7 @@ func TestConformance(t *testing.T) {
 		samples int
 	}{
 		{"default", overlaybd.Options{}, true, 0, 0},
-		{"4 KiB, small disk", overlaybd.Options{BlockSize: 4 << 10, Size: 2 << 30}, false, 8 << 10, 64},
+		{"4 KiB, small disk", overlaybd.Options{BlockSize: 4 << 10, Size: 2 << 30}, false, 4 << 10, 256},
 		{"zstd", overlaybd.Options{Compression: "zstd", BlockSize: 32 << 10}, false, 512, 64},
 		{"base layer, paths", overlaybd.Options{BaseLayer: true, Prefetch: []string{"/etc", "/none"}}, false, 512, 64},
 	} {
