@@ -97,6 +97,14 @@ type LayerSource struct {
 	Spool func() (Spool, error)
 }
 
+// LayersBelow waits for the layers below, where there are some; see Below.
+func (s *LayerSource) LayersBelow(ctx context.Context) ([]Layer, error) {
+	if s.Below == nil {
+		return nil, nil
+	}
+	return s.Below(ctx)
+}
+
 // Spool is a temporary file, which vanishes when it is closed.
 type Spool interface {
 	io.Writer

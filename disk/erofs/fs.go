@@ -237,7 +237,7 @@ func (f *FS) state(n *tree.Node) uint64 {
 	}
 	for _, e := range n.Entries {
 		text(e.Name)
-		number(f.nid(e.Node)<<8 | uint64(ondisk.DirentType(e.Node.Mode)))
+		number(f.nid(e.Node)<<8 | uint64(disk.FileType(e.Node.Mode)))
 	}
 	return h.Sum64()
 }

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/lazuli-project/lazuli/blob"
+	"github.com/lazuli-project/lazuli/disk"
 	"github.com/lazuli-project/lazuli/disk/erofs/ondisk"
 	"github.com/lazuli-project/lazuli/tree"
 )
@@ -429,7 +430,7 @@ func (r *reader) entries(i int, at, n int64) error {
 		if err != nil {
 			return fmt.Errorf("entry %q: %w", e.Name, err)
 		}
-		if e.Type != 0 && e.Type != ondisk.DirentType(child.Mode) {
+		if e.Type != 0 && e.Type != disk.FileType(child.Mode) {
 			return corrupt("entry %q: type %d of a node with mode %#o", e.Name, e.Type, child.Mode)
 		}
 		d.node.Entries = append(d.node.Entries, tree.Entry{Name: e.Name, Node: child})

@@ -263,7 +263,7 @@ func (f *FS) dirent(e tree.Entry) dirent {
 	if s := f.dirs[e.Node]; s != nil {
 		ino = s.ino
 	}
-	return dirent{e.Name, ino, fileType(e.Node.Mode)}
+	return dirent{e.Name, ino, disk.FileType(e.Node.Mode)}
 }
 
 func (f *FS) dirents(entries []tree.Entry) []dirent {

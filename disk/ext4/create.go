@@ -129,7 +129,7 @@ func (f *FS) format() error {
 	if f.lostFound, err = f.newInode(true); err != nil {
 		return err
 	}
-	if err := f.writeDir(f.tree.Root, inodeRoot, inodeRoot, []dirent{{lostFoundName, f.lostFound, fileType(tree.TypeDir)}}); err != nil {
+	if err := f.writeDir(f.tree.Root, inodeRoot, inodeRoot, []dirent{{lostFoundName, f.lostFound, disk.TypeDir}}); err != nil {
 		return err
 	}
 	f.setDir(f.tree.Root, inodeRoot, inodeRoot)

@@ -310,7 +310,7 @@ func (f *FS) writeDir(n *tree.Node, ino, parent uint32, entries []dirent) error 
 	}
 	subdirs := uint32(0)
 	for _, e := range entries {
-		if e.kind == fileType(tree.TypeDir) {
+		if e.kind == disk.TypeDir {
 			subdirs++
 		}
 	}

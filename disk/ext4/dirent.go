@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 
 	"github.com/lazuli-project/lazuli/disk"
-	"github.com/lazuli-project/lazuli/tree"
 )
 
 // A block of a directory is filled with entries: u32 inode, u16 length of the entry, u8 length of the name, u8 type; the name, padded to
@@ -139,7 +138,7 @@ func direntsOf(p []byte) ([]dirent, error) {
 // dirBlocks returns the blocks of a new directory with those entries: one, if there is room, and otherwise a hashed index and its leaves, or, in
 // a file system without such, a row of blocks.
 func dirBlocks(s *superblock, self, parent uint32, entries []dirent) ([][]byte, bool, error) {
-	dots := []dirent{{".", self, fileType(tree.TypeDir)}, {"..", parent, fileType(tree.TypeDir)}}
+	dots := []dirent{{".", self, disk.TypeDir}, {"..", parent, disk.TypeDir}}
 	size := dotsSize
 	for _, e := range entries {
 		size += direntSize(len(e.name))

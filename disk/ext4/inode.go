@@ -172,24 +172,3 @@ func (p inode) setDevice(d tree.Device) error {
 	}
 	return nil
 }
-
-// fileType returns what directories say of a node with that mode.
-func fileType(mode uint32) uint8 {
-	switch mode & tree.TypeMask {
-	case tree.TypeRegular:
-		return 1
-	case tree.TypeDir:
-		return 2
-	case tree.TypeChar:
-		return 3
-	case tree.TypeBlock:
-		return 4
-	case tree.TypeFIFO:
-		return 5
-	case tree.TypeSocket:
-		return 6
-	case tree.TypeSymlink:
-		return 7
-	}
-	return 0
-}

@@ -114,12 +114,9 @@ func (w *Writer) Layer(ctx context.Context, src formats.LayerSource, sink format
 
 // disk returns the disk below a layer.
 func (w *Writer) disk(ctx context.Context, src formats.LayerSource) (*Disk, error) {
-	var below []formats.Layer
-	if src.Below != nil {
-		var err error
-		if below, err = src.Below(ctx); err != nil {
-			return nil, err
-		}
+	below, err := src.LayersBelow(ctx)
+	if err != nil {
+		return nil, err
 	}
 	if n := len(below); n > 0 {
 		top, ok := below[n-1].Data.(*layerData)

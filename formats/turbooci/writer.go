@@ -120,12 +120,9 @@ func (w *Writer) Layer(ctx context.Context, src formats.LayerSource, sink format
 
 // disks returns the disks below a layer, by kind.
 func (w *Writer) disks(ctx context.Context, src formats.LayerSource) ([]*overlaybd.Disk, error) {
-	var below []formats.Layer
-	if src.Below != nil {
-		var err error
-		if below, err = src.Below(ctx); err != nil {
-			return nil, err
-		}
+	below, err := src.LayersBelow(ctx)
+	if err != nil {
+		return nil, err
 	}
 	if n := len(below); n > 0 {
 		top, ok := below[n-1].Data.(*layerData)

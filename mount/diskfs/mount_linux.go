@@ -23,37 +23,29 @@ type Options struct {
 }
 
 // Mount is a mounted disk.
-type Mount struct {
-	dir    string
-	server *blobfs.Server
-	ended  chan struct{} // closed when the server has ended
-	err    error         // of the server, once ended is closed
-}
+type Mount struct{ *blobfs.Under }
 
-// New mounts the image, which must have a disk, on dir, read-only. It stays mounted until it is unmounted there, by [Mount.Unmount] or by
-// anybody. It needs the right to make block devices.
+// New mounts the image, which must have a disk, on dir, read-only. It stays mounted until it is unmounted there, by its
+// Unmount or by anybody. It needs the right to make block devices.
 func New(im *fetch.Image, dir string, opt Options) (*Mount, error) {
 	served, err := os.MkdirTemp("", "lazuli-disk-")
 	if err != nil {
 		return nil, fmt.Errorf("mount: %w", err)
 	}
-	m := &Mount{dir: dir, ended: make(chan struct{})}
 	var onError func(int, int64, error)
 	if opt.OnError != nil {
 		onError = func(_ int, off int64, err error) { opt.OnError(off, err) }
 	}
-	if m.server, err = blobfs.Mount(served, []blobfs.File{diskFile{im, im.Disk}}, onError); err != nil {
+	server, err := blobfs.Mount(served, []blobfs.File{diskFile{im, im.Disk}}, onError)
+	if err != nil {
 		return nil, errors.Join(err, os.Remove(served))
 	}
-	go func() {
-		m.err = m.server.Serve()
-		close(m.ended)
-	}()
-	if err := attach(m.server.Path(0), dir, im.Disk.FileSystem()); err != nil {
-		return nil, errors.Join(err, m.server.Close(), os.Remove(served))
+	m := &Mount{blobfs.NewUnder(dir, server)}
+	if err := attach(server.Path(0), dir, im.Disk.FileSystem()); err != nil {
+		return nil, errors.Join(err, server.Close(), os.Remove(served))
 	}
 	// The loop device has the file open now. It vanishes with the mount, which ends the server.
-	if err := errors.Join(m.server.Detach(), os.Remove(served)); err != nil {
+	if err := errors.Join(server.Detach(), os.Remove(served)); err != nil {
 		return nil, errors.Join(err, m.Close())
 	}
 	return m, nil
@@ -135,38 +127,4 @@ func attachTo(backing int, device, dir, fsType string) error {
 		return fmt.Errorf("mount %s as %s: %w", device, fsType, err)
 	}
 	return nil
-}
-
-// Wait waits until the kernel has let go of an unmounted disk and returns what its server ended with.
-func (m *Mount) Wait() error {
-	<-m.ended
-	return m.err
-}
-
-// Detach takes the mount out of the file system. What is open in it, or lies under an overlay, goes on.
-func (m *Mount) Detach() error { return m.unmount(unix.MNT_DETACH) }
-
-// Unmount takes the mount down. Files that are open in it keep it alive until they are closed, and Wait waits for that.
-func (m *Mount) Unmount() error {
-	err := m.unmount(0)
-	if errors.Is(err, unix.EBUSY) {
-		err = m.unmount(unix.MNT_DETACH)
-	}
-	return err
-}
-
-func (m *Mount) unmount(flags int) error {
-	if err := unix.Unmount(m.dir, flags); err != nil {
-		return fmt.Errorf("unmount %s: %w", m.dir, err)
-	}
-	return nil
-}
-
-// Close unmounts, if that has not happened, and ends the server, whoever has files open: they get errors.
-func (m *Mount) Close() error {
-	err := m.Unmount()
-	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOENT) { // not mounted any more
-		err = nil
-	}
-	return errors.Join(err, m.server.Close())
 }

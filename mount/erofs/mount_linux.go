@@ -36,10 +36,8 @@ const fetchingReadAhead = 64 << 10
 
 // Mount is a mounted image.
 type Mount struct {
-	dir    string
-	server *blobfs.Server // nil where the kernel has all it needs in plain files
-	ended  chan struct{}  // closed when the server has ended
-	err    error          // of the server, once ended is closed
+	*blobfs.Under
+	dir string
 }
 
 // plainFile serves one blob of an image.
@@ -68,7 +66,7 @@ func New(ctx context.Context, im *fetch.Image, dir string, opt Options) (*Mount,
 	if im.EROFS == nil {
 		return nil, fmt.Errorf("%s image without EROFS metadata: %w", im.Format, ErrUnavailable)
 	}
-	m := &Mount{dir: dir, ended: make(chan struct{})}
+	m := &Mount{dir: dir}
 	meta := ""
 	if opt.Cache != nil {
 		var err error
@@ -81,7 +79,7 @@ func New(ctx context.Context, im *fetch.Image, dir string, opt Options) (*Mount,
 		}
 		// Some file systems are no place for metadata; the server is.
 		if files != nil && attach(meta, files, dir, opt.ReadAhead) == nil {
-			close(m.ended)
+			m.Under = blobfs.NewUnder(dir, nil)
 			return m, nil
 		}
 	}
@@ -121,19 +119,16 @@ func (m *Mount) serve(im *fetch.Image, meta string, opt Options) (err error) {
 	if err != nil {
 		return fmt.Errorf("mount: %w", err)
 	}
-	m.server, err = blobfs.Mount(dir, files, opt.OnError)
+	server, err := blobfs.Mount(dir, files, opt.OnError)
 	if err != nil {
 		return errors.Join(fmt.Errorf("%w: %w", ErrUnavailable, err), os.Remove(dir))
 	}
-	go func() {
-		m.err = m.server.Serve()
-		close(m.ended)
-	}()
+	m.Under = blobfs.NewUnder(m.dir, server)
 	var devices []string
 	for i := range im.Blobs {
-		devices = append(devices, m.server.Path(i))
+		devices = append(devices, server.Path(i))
 	}
-	served := m.server.Path(len(im.Blobs))
+	served := server.Path(len(im.Blobs))
 	if meta == "" {
 		meta = served
 	}
@@ -147,10 +142,10 @@ func (m *Mount) serve(im *fetch.Image, meta string, opt Options) (err error) {
 		err = attach(served, devices, m.dir, readAhead)
 	}
 	if err != nil {
-		return errors.Join(fmt.Errorf("mount %s: %w: %w", m.dir, ErrUnavailable, err), m.server.Close(), os.Remove(dir))
+		return errors.Join(fmt.Errorf("mount %s: %w: %w", m.dir, ErrUnavailable, err), server.Close(), os.Remove(dir))
 	}
 	// The kernel has all files open now. Once it closes them, at the unmount, the server ends by itself.
-	if err := errors.Join(m.server.Detach(), os.Remove(dir)); err != nil {
+	if err := errors.Join(server.Detach(), os.Remove(dir)); err != nil {
 		return errors.Join(err, m.Close())
 	}
 	return nil
@@ -224,45 +219,4 @@ func kernelLog(fs int) string {
 		sb.WriteString("; kernel: " + strings.TrimSpace(string(buf[:n])))
 	}
 	return sb.String()
-}
-
-// Served reports whether the mount needs this process: it serves the blobs until the image is unmounted.
-func (m *Mount) Served() bool { return m.server != nil }
-
-// Wait waits until the kernel has let go of the blobs of an unmounted image and returns what their server ended with. Without
-// a server it returns at once.
-func (m *Mount) Wait() error {
-	<-m.ended
-	return m.err
-}
-
-// Detach takes the mount out of the file system. What is open in it, or lies under an overlay, goes on.
-func (m *Mount) Detach() error { return m.unmount(unix.MNT_DETACH) }
-
-// Unmount takes the mount down. Files that are open in it keep it alive until they are closed, and Wait waits for that.
-func (m *Mount) Unmount() error {
-	err := m.unmount(0)
-	if errors.Is(err, unix.EBUSY) {
-		err = m.unmount(unix.MNT_DETACH)
-	}
-	return err
-}
-
-func (m *Mount) unmount(flags int) error {
-	if err := unix.Unmount(m.dir, flags); err != nil {
-		return fmt.Errorf("unmount %s: %w", m.dir, err)
-	}
-	return nil
-}
-
-// Close unmounts, if that has not happened, and ends the server, whoever has files open: they get errors.
-func (m *Mount) Close() error {
-	err := m.Unmount()
-	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOENT) { // not mounted any more
-		err = nil
-	}
-	if m.server != nil {
-		err = errors.Join(err, m.server.Close())
-	}
-	return err
 }

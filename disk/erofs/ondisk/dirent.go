@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 
+	"github.com/lazuli-project/lazuli/disk"
 	"github.com/lazuli-project/lazuli/tree"
 )
 
@@ -14,29 +15,7 @@ import (
 // ends where the next begins; the last one of a block at a NUL byte or the block's end.
 const (
 	direntSize = 12
-	direntDir  = 2 // type
 )
-
-// DirentType returns the type of an entry by the mode of its node; 0 where there is none.
-func DirentType(mode uint32) uint8 {
-	switch mode & tree.TypeMask {
-	case tree.TypeRegular:
-		return 1
-	case tree.TypeDir:
-		return direntDir
-	case tree.TypeChar:
-		return 3
-	case tree.TypeBlock:
-		return 4
-	case tree.TypeFIFO:
-		return 5
-	case tree.TypeSocket:
-		return 6
-	case tree.TypeSymlink:
-		return 7
-	}
-	return 0
-}
 
 // Dirent is an entry of a directory.
 type Dirent struct {
@@ -111,9 +90,9 @@ func AppendDirents(dst []byte, n *tree.Node, block int64, nid func(entry int) ui
 			dst = append(dst, make([]byte, p.full-int64(len(dst)-begin))...)
 			entries = entries[:0]
 		}
-		kind := uint8(direntDir)
+		kind := uint8(disk.TypeDir)
 		if entry >= 0 {
-			kind = DirentType(n.Entries[entry].Node.Mode)
+			kind = disk.FileType(n.Entries[entry].Node.Mode)
 		}
 		entries = append(entries, Dirent{nid(entry), name, kind})
 	})

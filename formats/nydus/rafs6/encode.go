@@ -10,6 +10,7 @@ import (
 	"math/bits"
 	"slices"
 
+	"github.com/lazuli-project/lazuli/disk"
 	"github.com/lazuli-project/lazuli/disk/erofs/ondisk"
 	"github.com/lazuli-project/lazuli/formats/nydus/nydusblob"
 	"github.com/lazuli-project/lazuli/tree"
@@ -239,7 +240,7 @@ func (e *encoder) entries(p *placed, dst []byte, from uint64) {
 		if packer.Add(name) {
 			flush()
 		}
-		d := ondisk.Dirent{Name: name, Type: ondisk.DirentType(tree.TypeDir)}
+		d := ondisk.Dirent{Name: name, Type: disk.TypeDir}
 		switch entry {
 		case ondisk.Self:
 			d.Nid = uint64(p.nid)
@@ -247,7 +248,7 @@ func (e *encoder) entries(p *placed, dst []byte, from uint64) {
 			d.Nid = uint64(e.inodes[p.parent].nid)
 		default:
 			d.Nid = uint64(e.inodes[p.first+uint32(entry)].nid)
-			d.Type = ondisk.DirentType(p.node.Entries[entry].Node.Mode)
+			d.Type = disk.FileType(p.node.Entries[entry].Node.Mode)
 		}
 		e.dirents = append(e.dirents, d)
 	})

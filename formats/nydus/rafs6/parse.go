@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/lazuli-project/lazuli/disk"
 	"github.com/lazuli-project/lazuli/disk/erofs/ondisk"
 	"github.com/lazuli-project/lazuli/formats/nydus/nydusblob"
 	"github.com/lazuli-project/lazuli/tree"
@@ -330,7 +331,7 @@ func (t *treeParser) readDir(i int) error {
 		if err != nil {
 			return fmt.Errorf("entry %q: %w", e.Name, err)
 		}
-		if e.Type != 0 && e.Type != ondisk.DirentType(n.Mode) {
+		if e.Type != 0 && e.Type != disk.FileType(n.Mode) {
 			return corrupt("entry %q: type %d of a node with mode %#o", e.Name, e.Type, n.Mode)
 		}
 		d.node.Entries = append(d.node.Entries, tree.Entry{Name: e.Name, Node: n})
