@@ -20,6 +20,7 @@ type imageLayers struct {
 	result [][]formats.Layer
 	reused [][]reuse
 	done   [][]chan struct{} // closed when result and reused are set
+	slots  chan struct{}     // one for each layer at work; a layer that waits for those below has none
 }
 
 // needsParents reports whether the layers of an output depend on those below.
@@ -36,14 +37,17 @@ func (c *conversion) layers(ctx context.Context, im *sourceImage) ([][]formats.L
 	l := newImageLayers(c, im)
 	order, first := l.order()
 	group, gctx := errgroup.WithContext(ctx)
-	group.SetLimit(c.opt.Jobs)
 	for o, out := range c.outputs {
 		if needsParents(out) {
 			l.findKnown(ctx, o)
 		}
 	}
 	for _, i := range order {
-		group.Go(func() error { return l.convert(gctx, i) })
+		l.acquire()
+		group.Go(func() error {
+			defer l.release()
+			return l.convert(gctx, i)
+		})
 	}
 	if err := group.Wait(); err != nil {
 		return nil, nil, err
@@ -62,6 +66,7 @@ func newImageLayers(c *conversion, im *sourceImage) *imageLayers {
 	n := len(im.src.Manifest.Layers)
 	l := &imageLayers{
 		c: c, image: im, chains: identity.ChainIDs(slices.Clone(im.src.Config.RootFS.DiffIDs)),
+		slots:  make(chan struct{}, c.opt.Jobs),
 		result: make([][]formats.Layer, len(c.outputs)), reused: make([][]reuse, len(c.outputs)), done: make([][]chan struct{}, len(c.outputs)),
 	}
 	for o := range c.outputs {
@@ -77,18 +82,12 @@ func newImageLayers(c *conversion, im *sourceImage) *imageLayers {
 func (l *imageLayers) order() (order, first []int) {
 	layers := l.image.src.Manifest.Layers
 	first = make([]int, len(layers))
-	if slices.ContainsFunc(l.c.outputs, needsParents) {
-		// A layer that waits for those below holds its place, so they must have begun. One that stands twice is two of them.
-		for i := range layers {
-			order, first[i] = append(order, i), i
-		}
-		return order, first
-	}
-	// A layer that stands twice in an image is converted once.
+	// A layer that stands twice in an image is converted once, unless it depends on what is below.
+	chained := slices.ContainsFunc(l.c.outputs, needsParents)
 	seen := make(map[digest.Digest]int)
 	for i, d := range layers {
 		k, ok := seen[d.Digest]
-		if !ok {
+		if !ok || chained {
 			k = i
 			seen[d.Digest] = i
 			order = append(order, i)
@@ -99,6 +98,11 @@ func (l *imageLayers) order() (order, first []int) {
 	slices.SortStableFunc(order, func(a, b int) int { return -cmp.Compare(layers[a].Size, layers[b].Size) })
 	return order, first
 }
+
+// acquire waits for a place among the layers at work. Who has one always goes on, and gives it back.
+func (l *imageLayers) acquire() { l.slots <- struct{}{} }
+
+func (l *imageLayers) release() { <-l.slots }
 
 // key is what the record knows layer i by.
 func (l *imageLayers) key(o, i int) Key {
@@ -144,9 +148,11 @@ func (l *imageLayers) isSet(o, i int) bool {
 	}
 }
 
-// below returns what waits for the layers below i.
+// below returns what waits for the layers below i. It is called by a layer at work, which gives its place to others meanwhile.
 func (l *imageLayers) below(o, i int) func(context.Context) ([]formats.Layer, error) {
 	return func(ctx context.Context) ([]formats.Layer, error) {
+		l.release()
+		defer l.acquire()
 		for _, done := range l.done[o][:i] {
 			select {
 			case <-done:
