@@ -79,7 +79,7 @@ func (j *layerJob) attempt(ctx context.Context, again bool) (err error) {
 	}()
 	for _, o := range j.outputs {
 		src := formats.LayerSource{
-			Desc: j.desc, Index: j.index, Stream: plain, Again: again, Chains: j.layers.chains[: j.index+1 : j.index+1], Below: j.layers.below(o, j.index),
+			Desc: j.desc, Index: j.index, Stream: plain, Again: again, Chains: j.layers.chains[: j.index+1 : j.index+1], Below: j.layers.below(o, j.index), Ready: j.layers.ready[o][j.index].give,
 			Spool: func() (formats.Spool, error) { return formats.NewSpool(j.c.opt.TempDir) },
 		}
 		w, err := j.c.outputs[o].Writer.Layer(ctx, src, j.c.outputs[o].Target)

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"slices"
+	"sync"
 
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/identity"
@@ -20,7 +21,22 @@ type imageLayers struct {
 	result [][]formats.Layer
 	reused [][]reuse
 	done   [][]chan struct{} // closed when result and reused are set
-	slots  chan struct{}     // one for each layer at work; a layer that waits for those below has none
+	ready  [][]readyLayer
+	slots  chan struct{} // one for each layer at work; a layer that waits for those below has none
+}
+
+// readyLayer is what the layers above need of one.
+type readyLayer struct {
+	once  sync.Once
+	set   chan struct{} // closed when layer is set
+	layer formats.Layer
+}
+
+func (r *readyLayer) give(l formats.Layer) {
+	r.once.Do(func() {
+		r.layer = l
+		close(r.set)
+	})
 }
 
 // needsParents reports whether the layers of an output depend on those below.
@@ -68,11 +84,13 @@ func newImageLayers(c *conversion, im *sourceImage) *imageLayers {
 		c: c, image: im, chains: identity.ChainIDs(slices.Clone(im.src.Config.RootFS.DiffIDs)),
 		slots:  make(chan struct{}, c.opt.Jobs),
 		result: make([][]formats.Layer, len(c.outputs)), reused: make([][]reuse, len(c.outputs)), done: make([][]chan struct{}, len(c.outputs)),
+		ready: make([][]readyLayer, len(c.outputs)),
 	}
 	for o := range c.outputs {
 		l.result[o], l.reused[o], l.done[o] = make([]formats.Layer, n), make([]reuse, n), make([]chan struct{}, n)
+		l.ready[o] = make([]readyLayer, n)
 		for i := range n {
-			l.done[o][i] = make(chan struct{})
+			l.done[o][i], l.ready[o][i].set = make(chan struct{}), make(chan struct{})
 		}
 	}
 	return l
@@ -136,6 +154,7 @@ func (l *imageLayers) findKnown(ctx context.Context, o int) {
 func (l *imageLayers) set(o, i int, layer formats.Layer, r reuse) {
 	l.result[o][i], l.reused[o][i] = layer, r
 	close(l.done[o][i])
+	l.ready[o][i].give(layer)
 }
 
 // isSet reports whether it is known what a layer became.
@@ -153,14 +172,17 @@ func (l *imageLayers) below(o, i int) func(context.Context) ([]formats.Layer, er
 	return func(ctx context.Context) ([]formats.Layer, error) {
 		l.release()
 		defer l.acquire()
-		for _, done := range l.done[o][:i] {
+		layers := make([]formats.Layer, i)
+		for k := range layers {
+			r := &l.ready[o][k]
 			select {
-			case <-done:
+			case <-r.set:
+				layers[k] = r.layer
 			case <-ctx.Done():
 				return nil, context.Cause(ctx)
 			}
 		}
-		return l.result[o][:i:i], nil
+		return layers, nil
 	}
 }
 

@@ -61,7 +61,7 @@ type IndexMarker interface {
 // as they are, beside what the writer makes, and the source's manifest and configuration, which keep them there.
 type KeepsLayers interface{ KeepsLayers() bool }
 
-// ErrAgain is what a [LayerWriter] gives for a layer that cannot be stored in the way that was tried: the layer has to be
+// ErrAgain is what Entry and Data of a [LayerWriter] give for a layer that cannot be stored in the way that was tried: the layer has to be
 // converted once more, with [LayerSource].Again set.
 var ErrAgain = errors.New("layer has to be converted in another way")
 
@@ -90,11 +90,21 @@ type LayerSource struct {
 	// Chains are the chain IDs, as OCI defines them, of this layer, which comes last, and of those below: each stands for the content
 	// of a layer and of all that it lies on. It is empty where no image is converted.
 	Chains []digest.Digest
-	// Below waits for the layers below to be finished, and returns them, lowest first. It is for formats that ask for it, see
+	// Below waits for the layers below to be ready, and returns them, lowest first. It is for formats that ask for it, see
 	// [NeedsParents], whose next layer alone may change what Data of the highest of them holds. nil means that there is none.
 	Below func(ctx context.Context) ([]Layer, error)
+	// Ready says what Below of the layers above needs of this one, before Close has stored it and returns. It may be nil, and need not
+	// be called.
+	Ready func(l Layer)
 	// Spool makes a temporary file for what cannot be streamed, such as a header that depends on the end.
 	Spool func() (Spool, error)
+}
+
+// SetReady calls Ready, where there is one.
+func (s *LayerSource) SetReady(l Layer) {
+	if s.Ready != nil {
+		s.Ready(l)
+	}
 }
 
 // LayersBelow waits for the layers below, where there are some; see Below.

@@ -69,13 +69,15 @@ func (l *layerWriter) Close(t *tree.Tree) (formats.Layer, error) {
 		return formats.Layer{}, err
 	}
 	written := time.Now()
+	data := &layerData{disk: d}
+	l.src.SetReady(formats.Layer{Data: data}) // which is never asked for the blob of a layer that is made now
 	var desc ocispec.Descriptor
 	if desc.Digest, desc.Size, err = l.obj.Commit(l.ctx); err != nil {
 		return formats.Layer{}, err
 	}
 	cpu["file_system"], cpu["finish"], cpu["store"] = applied.Sub(begin).Seconds(), written.Sub(applied).Seconds(), time.Since(written).Seconds()
 	l.stats.Stored, l.stats.Chunks, l.stats.CPU = desc.Size, int64(len(segs)), cpu
-	return formats.Layer{Desc: nativeDesc(desc), Data: &layerData{disk: d, desc: desc}, Stats: l.stats}, nil
+	return formats.Layer{Desc: nativeDesc(desc), Data: data, Stats: l.stats}, nil
 }
 
 // Abort implements [formats.LayerWriter].

@@ -160,6 +160,8 @@ func (l *layerWriter) Close(t *tree.Tree) (formats.Layer, error) {
 		}
 		metas = append(metas, metaFile{overlaybd.TurboMeta(l.w.opt.FileSystems[i]), raw})
 	}
+	data := &layerData{disks: disks, gzip: l.index != nil}
+	l.src.SetReady(formats.Layer{Data: data}) // which is never asked for what is not there yet
 	cpu["file_system"] = time.Since(begin).Seconds()
 	begin = time.Now()
 	stored, diffID, err := packTar(append(append(metas, metaFile{name: overlaybd.TurboMarker}), files...))
@@ -171,8 +173,9 @@ func (l *layerWriter) Close(t *tree.Tree) (formats.Layer, error) {
 	if err := l.sink.Put(l.ctx, desc, stored); err != nil {
 		return formats.Layer{}, err
 	}
+	data.diffID, data.desc = diffID, desc
 	l.stats.Stored, l.stats.Referred, l.stats.CPU = desc.Size, true, cpu
-	return formats.Layer{Desc: desc, Data: &layerData{disks: disks, diffID: diffID, desc: desc, gzip: l.index != nil}, Stats: l.stats}, nil
+	return formats.Layer{Desc: desc, Data: data, Stats: l.stats}, nil
 }
 
 // metadata makes the file of one kind of metadata.
