@@ -117,6 +117,12 @@ type Reader interface {
 	Open(ctx context.Context, m *Manifest, s Sources) (*Image, error)
 }
 
+// ObjectNeeder is the optional ability of a [Reader] whose images need objects that their manifests do not list.
+type ObjectNeeder interface {
+	// NeededObjects returns their digests. It does no I/O, and does not look at the configuration.
+	NeededObjects(m *Manifest) []digest.Digest
+}
+
 // DigestOf returns the descriptor of content with the given media type.
 func DigestOf(mediaType string, content []byte) ocispec.Descriptor {
 	return ocispec.Descriptor{MediaType: mediaType, Digest: digest.FromBytes(content), Size: int64(len(content))}

@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -18,6 +19,8 @@ import (
 type CopyOptions struct {
 	Concurrency int  // blobs at a time; 0 means 4
 	Referrers   bool // also copy the manifests that refer to what is copied, and those that refer to them
+	// Needed, if set, returns the objects that an image needs and its manifest does not list.
+	Needed func(desc ocispec.Descriptor, m *ocispec.Manifest) []digest.Digest
 	// OnBlob, if set, is called after each object, concurrently. how says whether its bytes moved.
 	OnBlob func(desc ocispec.Descriptor, how CopyResult)
 }
@@ -105,6 +108,9 @@ func (c *copier) manifest(ctx context.Context, desc ocispec.Descriptor, depth in
 	if err := c.blobs(ctx, g); err != nil {
 		return fmt.Errorf("copy manifest %s: %w", desc.Digest, err)
 	}
+	if err := c.needed(ctx, desc, raw); err != nil {
+		return fmt.Errorf("copy what manifest %s needs: %w", desc.Digest, err)
+	}
 	if err := c.pushManifest(ctx, desc, raw); err != nil {
 		return err
 	}
@@ -119,6 +125,27 @@ func (c *copier) manifest(ctx context.Context, desc ocispec.Descriptor, depth in
 	for _, r := range refs {
 		if err := c.manifest(ctx, r, depth-1); err != nil {
 			return fmt.Errorf("copy referrer: %w", err)
+		}
+	}
+	return nil
+}
+
+// needed copies what an image needs beside what its manifest lists.
+func (c *copier) needed(ctx context.Context, desc ocispec.Descriptor, raw []byte) error {
+	if c.opts.Needed == nil || IsIndex(desc.MediaType) {
+		return nil
+	}
+	var m ocispec.Manifest
+	if err := json.Unmarshal(raw, &m); err != nil {
+		return fmt.Errorf("%w: %w", blob.ErrCorrupt, err)
+	}
+	for _, d := range c.opts.Needed(desc, &m) {
+		found, err := FindBlob(ctx, c.src, d)
+		if err == nil {
+			err = c.blob(ctx, found)
+		}
+		if err != nil {
+			return err
 		}
 	}
 	return nil

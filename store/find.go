@@ -2,7 +2,9 @@ package store
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -20,6 +22,20 @@ func FindBlob(ctx context.Context, s Source, d digest.Digest) (ocispec.Descripto
 		return ocispec.Descriptor{}, fmt.Errorf("blob %s in %s: %w", d, s.Ref(), ErrNotFound)
 	}
 	return f.findBlob(ctx, d)
+}
+
+func (l *layout) findBlob(_ context.Context, d digest.Digest) (ocispec.Descriptor, error) {
+	if err := d.Validate(); err != nil {
+		return ocispec.Descriptor{}, fmt.Errorf("blob %.100q: %w: %w", d, ErrReference, err)
+	}
+	o, err := l.files.open(blobName(d))
+	if errors.Is(err, fs.ErrNotExist) {
+		err = ErrNotFound
+	}
+	if err != nil {
+		return ocispec.Descriptor{}, fmt.Errorf("blob %s in %s: %w", d, l.ref, err)
+	}
+	return ocispec.Descriptor{MediaType: "application/octet-stream", Digest: d, Size: o.size}, o.Close()
 }
 
 func (r *registryStore) findBlob(ctx context.Context, d digest.Digest) (ocispec.Descriptor, error) {

@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"sync"
 
+	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/spf13/cobra"
 
+	"github.com/lazuli-project/lazuli/formats"
 	"github.com/lazuli-project/lazuli/store"
 )
 
@@ -52,7 +54,7 @@ func (a *app) copy(ctx context.Context, source, target string, srcFlags, destFla
 	}
 	res := copyResult{Source: refs[0].String(), Target: refs[1].String(), Digest: desc.Digest.String()}
 	var mu sync.Mutex // guards res
-	err = store.Copy(ctx, dest, src, desc, store.CopyOptions{Concurrency: a.jobs, Referrers: referrers, OnBlob: func(d ocispec.Descriptor, how store.CopyResult) {
+	err = store.Copy(ctx, dest, src, desc, store.CopyOptions{Concurrency: a.jobs, Referrers: referrers, Needed: neededObjects, OnBlob: func(d ocispec.Descriptor, how store.CopyResult) {
 		mu.Lock()
 		defer mu.Unlock()
 		switch how {
@@ -81,4 +83,15 @@ func (a *app) copy(ctx context.Context, source, target string, srcFlags, destFla
 	_, err = fmt.Fprintf(a.stdout, "%s@%s: %d objects copied (%s), %d mounted, %d there already\n",
 		refs[1], res.Digest, res.Copied, formatSize(res.Bytes), res.Mounted, res.Present)
 	return err
+}
+
+// neededObjects returns what an image needs beside what its manifest lists.
+func neededObjects(desc ocispec.Descriptor, raw *ocispec.Manifest) []digest.Digest {
+	m := &formats.Manifest{Desc: desc, Manifest: *raw}
+	for _, r := range lazyReaders() {
+		if n, ok := r.(formats.ObjectNeeder); ok && r.Recognize(m) {
+			return n.NeededObjects(m)
+		}
+	}
+	return nil
 }

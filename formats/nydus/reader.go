@@ -431,6 +431,17 @@ func readDigests(ctx context.Context, src blob.Source, n int, d *nydusblob.Decod
 	return sums, nil
 }
 
+// NeededObjects implements [formats.ObjectNeeder]: the layers that an image of nydus-ref refers to.
+func (Reader) NeededObjects(m *formats.Manifest) []digest.Digest {
+	var needed []digest.Digest
+	for _, l := range m.Manifest.Layers {
+		if d := l.Annotations[AnnotationRef]; d != "" {
+			needed = append(needed, digest.Digest(d))
+		}
+	}
+	return needed
+}
+
 // Details are the facts of an image that only Nydus has. Sizes are in bytes.
 type Details struct {
 	FSVersion  string        `json:"fs_version"`

@@ -108,7 +108,7 @@ func layerDetails(kind string, f *layerfile.File) LayerDetails {
 
 // turbo opens a layer of turboOCI: the metadata, which are fetched as a whole, and the layer of the source that they refer to.
 func (o *opener) turbo(d ocispec.Descriptor) error {
-	target := digest.Digest(cmp.Or(d.Annotations[AnnotationTarget], d.Annotations[annotationFastTarget]))
+	target := targetOf(d)
 	if err := target.Validate(); err != nil {
 		return fmt.Errorf("target %.100q: %w: %w", target, blob.ErrCorrupt, err)
 	}

@@ -1,11 +1,13 @@
 package overlaybd
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"slices"
 
+	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/lazuli-project/lazuli/blob"
@@ -43,8 +45,22 @@ func HasTurbo(m *formats.Manifest) bool {
 	return slices.ContainsFunc(m.Manifest.Layers, func(d ocispec.Descriptor) bool { return isTurbo(d) || d.Annotations[AnnotationVersion] == VersionTurbo })
 }
 
-func isTurbo(d ocispec.Descriptor) bool {
-	return d.Annotations[AnnotationTarget] != "" || d.Annotations[annotationFastTarget] != ""
+func isTurbo(d ocispec.Descriptor) bool { return targetOf(d) != "" }
+
+// targetOf returns what a layer of turboOCI refers to; "" for others.
+func targetOf(d ocispec.Descriptor) digest.Digest {
+	return digest.Digest(cmp.Or(d.Annotations[AnnotationTarget], d.Annotations[annotationFastTarget]))
+}
+
+// Targets returns the layers of other images that the image's layers refer to.
+func Targets(m *formats.Manifest) []digest.Digest {
+	var targets []digest.Digest
+	for _, l := range m.Manifest.Layers {
+		if isTurbo(l) {
+			targets = append(targets, targetOf(l))
+		}
+	}
+	return targets
 }
 
 // Details are the facts of an image of a virtual disk.

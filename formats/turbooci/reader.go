@@ -3,6 +3,8 @@ package turbooci
 import (
 	"context"
 
+	"github.com/opencontainers/go-digest"
+
 	"github.com/lazuli-project/lazuli/formats"
 	"github.com/lazuli-project/lazuli/formats/overlaybd"
 )
@@ -19,6 +21,9 @@ func (Reader) Name() string { return Name }
 func (Reader) Recognize(m *formats.Manifest) bool {
 	return overlaybd.IsDisk(m) && overlaybd.HasTurbo(m)
 }
+
+// NeededObjects implements [formats.ObjectNeeder]: the layers that the image refers to.
+func (Reader) NeededObjects(m *formats.Manifest) []digest.Digest { return overlaybd.Targets(m) }
 
 // Open implements [formats.Reader].
 func (Reader) Open(ctx context.Context, m *formats.Manifest, s formats.Sources) (*formats.Image, error) {
