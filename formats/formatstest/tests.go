@@ -318,9 +318,15 @@ func (f *Format) testFailures(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		n := &tree.Node{Mode: tree.TypeRegular, Size: 10}
-		if err := lw.Entry(&tarfs.Entry{Name: "x", Mode: n.Mode, Size: 10}, n); err != nil {
+		if _, err := from.Stream.Next(); err != nil { // which holds the beginning of the layer
 			t.Fatal(err)
+		}
+		n := &tree.Node{Mode: tree.TypeRegular, Size: 10}
+		e := &tarfs.Entry{Name: "x", Mode: n.Mode, Size: 10, Data: []tree.Extent{{Offset: 512, Length: 10}}}
+		if err := lw.Entry(e, n); err != nil {
+			t.Error(errors.Join(err, from.Stream.Close()))
+			lw.Abort()
+			continue
 		}
 		if err := feed(lw); err == nil || errors.Is(err, io.EOF) {
 			t.Errorf("%s content: %v", name, err)
