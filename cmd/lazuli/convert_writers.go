@@ -296,24 +296,31 @@ func (c *convertFlags) openOutputs(ctx context.Context, a *app, writers []format
 	if err != nil {
 		return nil, err
 	}
+	names := []string{source}
 	for _, w := range writers {
 		own, err := c.targetOf(w.Name(), target)
 		if err != nil {
 			return nil, err
 		}
-		refs, src, dest, err := a.openSides(ctx, source, own, srcFlags, destFlags)
+		names = append(names, own)
+	}
+	if s.refs, err = parseRefs(names...); err != nil {
+		return nil, err
+	}
+	src, err := a.openSource(ctx, s.refs[0], srcFlags) // once: it may be standard input
+	if err != nil {
+		return nil, err
+	}
+	s.source = src
+	for i, w := range writers {
+		dest, err := a.openTarget(ctx, s.refs[i+1], destFlags)
 		if err != nil {
 			return nil, err
-		}
-		if s.source == nil {
-			s.source, s.refs = src, refs[:1]
-		} else {
-			closeQuietly(src)
 		}
 		if blobs != nil {
 			dest = backend.NewTarget(dest, blobs, nydus.MediaTypeBlob)
 		}
-		s.outputs, s.refs = append(s.outputs, convert.Output{Writer: w, Target: dest}), append(s.refs, refs[1])
+		s.outputs = append(s.outputs, convert.Output{Writer: w, Target: dest})
 	}
 	return s, nil
 }

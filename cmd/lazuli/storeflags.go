@@ -128,28 +128,35 @@ func (a *app) openSides(ctx context.Context, source, target string, srcFlags, de
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	srcOptions, err := a.storeOptions(srcFlags)
+	src, err := a.openSource(ctx, refs[0], srcFlags)
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	destOptions, err := a.storeOptions(destFlags)
-	if err != nil {
-		return nil, nil, nil, err
-	}
-	src, err := store.OpenSource(ctx, refs[0], srcOptions)
-	if err != nil {
-		return nil, nil, nil, err
-	}
-	open := destFlags.openTarget
-	if open == nil {
-		open = store.OpenTarget
-	}
-	dest, err := open(ctx, refs[1], destOptions)
+	dest, err := a.openTarget(ctx, refs[1], destFlags)
 	if err != nil {
 		closeQuietly(src)
 		return nil, nil, nil, err
 	}
 	return refs, src, dest, nil
+}
+
+func (a *app) openSource(ctx context.Context, ref store.Ref, flags *storeFlags) (store.Source, error) {
+	o, err := a.storeOptions(flags)
+	if err != nil {
+		return nil, err
+	}
+	return store.OpenSource(ctx, ref, o)
+}
+
+func (a *app) openTarget(ctx context.Context, ref store.Ref, flags *storeFlags) (store.Target, error) {
+	o, err := a.storeOptions(flags)
+	if err != nil {
+		return nil, err
+	}
+	if flags.openTarget != nil {
+		return flags.openTarget(ctx, ref, o)
+	}
+	return store.OpenTarget(ctx, ref, o)
 }
 
 // closeQuietly closes what was only read from.
