@@ -20,7 +20,6 @@ type imageLayers struct {
 	chains []digest.Digest // of this layer and those below, by diff IDs
 	result [][]formats.Layer
 	reused [][]reuse
-	done   [][]chan struct{} // closed when result and reused are set
 	ready  [][]readyLayer
 	slots  chan struct{} // one for each layer at work; a layer that waits for those below has none
 }
@@ -83,14 +82,13 @@ func newImageLayers(c *conversion, im *sourceImage) *imageLayers {
 	l := &imageLayers{
 		c: c, image: im, chains: identity.ChainIDs(slices.Clone(im.src.Config.RootFS.DiffIDs)),
 		slots:  make(chan struct{}, c.opt.Jobs),
-		result: make([][]formats.Layer, len(c.outputs)), reused: make([][]reuse, len(c.outputs)), done: make([][]chan struct{}, len(c.outputs)),
+		result: make([][]formats.Layer, len(c.outputs)), reused: make([][]reuse, len(c.outputs)),
 		ready: make([][]readyLayer, len(c.outputs)),
 	}
 	for o := range c.outputs {
-		l.result[o], l.reused[o], l.done[o] = make([]formats.Layer, n), make([]reuse, n), make([]chan struct{}, n)
-		l.ready[o] = make([]readyLayer, n)
+		l.result[o], l.reused[o], l.ready[o] = make([]formats.Layer, n), make([]reuse, n), make([]readyLayer, n)
 		for i := range n {
-			l.done[o][i], l.ready[o][i].set = make(chan struct{}), make(chan struct{})
+			l.ready[o][i].set = make(chan struct{})
 		}
 	}
 	return l
@@ -141,7 +139,7 @@ func (l *imageLayers) key(o, i int) Key {
 
 // findKnown takes up the layers that are known, from the lowest on, as far as each lies on one that is.
 func (l *imageLayers) findKnown(ctx context.Context, o int) {
-	for i := range l.done[o] {
+	for i := range l.result[o] {
 		layer, from, ok := l.c.known(ctx, o, l.key(o, i))
 		if !ok {
 			return
@@ -153,18 +151,7 @@ func (l *imageLayers) findKnown(ctx context.Context, o int) {
 // set notes what a layer became.
 func (l *imageLayers) set(o, i int, layer formats.Layer, r reuse) {
 	l.result[o][i], l.reused[o][i] = layer, r
-	close(l.done[o][i])
 	l.ready[o][i].give(layer)
-}
-
-// isSet reports whether it is known what a layer became.
-func (l *imageLayers) isSet(o, i int) bool {
-	select {
-	case <-l.done[o][i]:
-		return true
-	default:
-		return false
-	}
 }
 
 // below returns what waits for the layers below i. It is called by a layer at work, which gives its place to others meanwhile.
@@ -191,7 +178,7 @@ func (l *imageLayers) convert(ctx context.Context, i int) error {
 	c := l.c
 	j := &layerJob{c: c, image: l.image, layers: l, index: i, desc: l.image.src.Manifest.Layers[i], diffID: l.image.src.Config.RootFS.DiffIDs[i]}
 	for o, out := range c.outputs {
-		if l.isSet(o, i) {
+		if l.reused[o][i].ok {
 			continue
 		}
 		if !needsParents(out) {
