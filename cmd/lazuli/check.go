@@ -6,6 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/lazuli-project/lazuli/catalog"
 	"github.com/lazuli-project/lazuli/check"
 	"github.com/lazuli-project/lazuli/formats"
 	"github.com/lazuli-project/lazuli/formats/oci"
@@ -58,7 +59,7 @@ read through the lazy path. Each difference is printed on a line, and the exit c
 				return err
 			}
 			// The plain image is the source where there are several.
-			plainFirst := append([]formats.Reader{oci.Reader{}}, lazyReaders()...)
+			plainFirst := append([]formats.Reader{oci.Reader{}}, catalog.LazyReaders()...)
 			src, err := image.Open(ctx, refs[0], image.Options{Store: so, Platform: i.platform, Readers: plainFirst})
 			if err != nil {
 				return fmt.Errorf("source: %w", err)

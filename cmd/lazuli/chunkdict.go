@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/lazuli-project/lazuli/catalog"
 	"github.com/lazuli-project/lazuli/formats/nydus"
 	"github.com/lazuli-project/lazuli/image"
 	"github.com/lazuli-project/lazuli/store"
@@ -25,7 +26,7 @@ func (a *app) openDictionary(ctx context.Context, arg string, flags *storeFlags)
 	if err != nil {
 		return nil, err
 	}
-	im, err := image.Open(ctx, refs[0], image.Options{Store: so, Readers: readers()[:1]})
+	im, err := image.Open(ctx, refs[0], image.Options{Store: so, Readers: catalog.Readers()[:1]})
 	if err != nil {
 		return nil, fmt.Errorf("chunk dictionary: %w", err)
 	}

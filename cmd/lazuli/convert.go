@@ -9,6 +9,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/spf13/cobra"
 
+	"github.com/lazuli-project/lazuli/catalog"
 	"github.com/lazuli-project/lazuli/check"
 	"github.com/lazuli-project/lazuli/convert"
 	"github.com/lazuli-project/lazuli/formats"
@@ -79,16 +80,16 @@ Layers that the target has already are neither downloaded nor pushed again.`,
 	f.StringSliceVar(&c.platforms, "platform", nil, "`OS/ARCH[/VARIANT]`,... to convert (all)")
 	f.StringVar(&c.compression, "compression", "", "none, lz4 or zstd (zstd for nydus, lz4 for overlaybd)")
 	f.IntVar(&c.level, "level", 0, "compression level, 1 to 19; without, what gzip found in the layers is used instead of a search")
-	c.chunkSize = 1 << 20
+	c.chunkSize = defaultChunkSize
 	f.Var(&c.chunkSize, "chunk-size", "`SIZE` of chunks, a power of two from 4KiB to 16MiB")
 	f.Var(&c.batchSize, "batch-size", "`SIZE` of batches, in which small files are compressed together; a power of two up to the chunk size (off)")
 	f.StringVar(&c.chunkDict, "chunk-dict", "", "an `IMAGE` whose chunks are referred to instead of being stored again")
-	f.StringVar(&c.digest, "digest", "blake3", "digest of chunks: blake3 or sha256")
+	f.StringVar(&c.digest, "digest", defaultDigest, "digest of chunks: blake3 or sha256")
 	f.StringVar(&c.prefetch, "prefetch", "", "`FILE` with one path a line that runtimes read in advance; - is standard input")
 	f.StringToStringVar(&c.options, "option", nil, "`KEY=VALUE` of what is rarer:\n"+optionsHelp())
-	f.IntVar(&c.fsVersion, "fs-version", 6, "version of Nydus' RAFS: 6; or 5, for runtimes that know no other")
+	f.IntVar(&c.fsVersion, "fs-version", defaultFSVersion, "version of Nydus' RAFS: 6; or 5, for runtimes that know no other")
 	f.StringSliceVar(&c.fileSystems, "fs", nil, "file system of disks: ext4 for overlaybd; erofs or ext4 or both for turbo-oci (erofs)")
-	f.IntVar(&c.vsize, "vsize", 64, "size of disks in `GIB`, for overlaybd and turbo-oci")
+	f.IntVar(&c.vsize, "vsize", overlaybd.DefaultSize>>30, "size of disks in `GIB`, for overlaybd and turbo-oci")
 	f.BoolVar(&c.encrypt, "encrypt", false, "encrypt the data with keys made by chance, which stand in the bootstrap: each conversion gives other bytes, and none is recorded")
 	f.StringArrayVar(&c.encryptKeys, "encrypt-key", nil, "`RECIPIENT` who may read what --encrypt makes: jwe:FILE with a public key, pkcs7:FILE with a certificate, pgp:NAME=FILE with a ring of keys; may be repeated")
 	c.keys.addDecrypt(f)
@@ -145,7 +146,7 @@ func (a *app) convert(ctx context.Context, c *convertFlags, source, target strin
 	}
 	defer func() { err = errors.Join(err, sides.close()) }()
 	p := a.newProgress()
-	artifact, err := c.boolOption("artifact-manifest")
+	artifact, err := c.artifactManifest()
 	if err != nil {
 		return err
 	}
@@ -157,10 +158,10 @@ func (a *app) convert(ctx context.Context, c *convertFlags, source, target strin
 		onProgress = c.onProgress
 	}
 	index := c.index
-	if c.options[optionMediaTypes] == string(overlaybd.MediaTypesOCI) {
+	if c.options[catalog.KeyMediaTypes] == string(overlaybd.MediaTypesOCI) {
 		index.MediaType = ocispec.MediaTypeImageIndex
 	}
-	opt := convert.Options{Attach: attach, Subject: c.subject, Index: index, TempDir: c.tempDir, ArtifactManifest: artifact, Platforms: c.platforms, Jobs: a.jobs, Readers: lazyReaders(), OnProgress: onProgress, Others: others}
+	opt := convert.Options{Attach: attach, Subject: c.subject, Index: index, TempDir: c.tempDir, ArtifactManifest: artifact, Platforms: c.platforms, Jobs: a.jobs, Readers: catalog.LazyReaders(), OnProgress: onProgress, Others: others}
 	if c.check {
 		opt.BeforeTag = func(ctx context.Context, out convert.Output, made, source ocispec.Descriptor) error {
 			want, got := convertedSides(sides.source, source, out.Target, made)
@@ -207,7 +208,7 @@ type checkedSide struct {
 
 // convertedSides are the source of a conversion and what was made of it.
 func convertedSides(src formats.Sources, source ocispec.Descriptor, target formats.Sources, made ocispec.Descriptor) (want, got checkedSide) {
-	all := readers()
+	all := catalog.Readers()
 	return checkedSide{src, source, all[len(all)-1:]}, checkedSide{target, made, all[:len(all)-1]}
 }
 

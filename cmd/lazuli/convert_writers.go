@@ -10,9 +10,8 @@ import (
 	"strconv"
 	"strings"
 
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
-
 	"github.com/lazuli-project/lazuli/backend"
+	"github.com/lazuli-project/lazuli/catalog"
 	"github.com/lazuli-project/lazuli/convert"
 	"github.com/lazuli-project/lazuli/encrypt"
 	"github.com/lazuli-project/lazuli/formats"
@@ -22,40 +21,20 @@ import (
 	"github.com/lazuli-project/lazuli/store"
 )
 
-// convertFormat is a format that convert makes.
-type convertFormat struct {
-	name   string
-	writer func(c *convertFlags, paths []string, cpu *formats.CPU) (formats.Writer, error)
-	// options are the keys of --option that it knows.
-	options []string
-}
+// optionArtifact is a key of --option that is none of a format.
+const optionArtifact = "artifact-manifest"
 
-func convertFormats() []convertFormat {
-	return []convertFormat{
-		{nydus.Name, (*convertFlags).nydusWriter, nil},
-		{nydus.NameRef, (*convertFlags).refWriter, []string{optionSpacing}},
-		{overlaybd.Name, (*convertFlags).overlaybdWriter, []string{optionBlockSize, optionBaseLayer, optionMediaTypes, optionTrace}},
-		{turbooci.Name, (*convertFlags).turboWriter, []string{optionBaseLayer, optionMediaTypes, optionTrace}},
-	}
-}
+// optionTrace is a key of --option whose value is a file.
+const optionTrace = "trace"
 
-// Keys of --option.
-const (
-	optionSpacing    = "spacing"
-	optionArtifact   = "artifact-manifest"
-	optionBlockSize  = "block-size"
-	optionBaseLayer  = "base-layer"
-	optionMediaTypes = "media-types"
-	optionTrace      = "trace"
-)
-
+// optionHelp are the keys of --option: what is rare enough to have no flag of its own.
 var optionHelp = map[string]string{
-	optionSpacing:    "=SIZE, how much nydus-ref inflates at once",
-	optionArtifact:   "=true, for referrers in old registries",
-	optionBlockSize:  "=SIZE, how much overlaybd compresses at once (16KiB)",
-	optionBaseLayer:  "=true, the ext4 of overlaybd and turbo-oci in a layer of its own",
-	optionTrace:      "=FILE, what to read in advance as overlaybd's daemon recorded it, for overlaybd and turbo-oci",
-	optionMediaTypes: "=docker or oci, of overlaybd and turbo-oci (as the source)",
+	catalog.KeySpacing:    "=SIZE, how much nydus-ref inflates at once",
+	optionArtifact:        "=true, for referrers in old registries",
+	catalog.KeyBlockSize:  "=SIZE, how much overlaybd compresses at once (16KiB)",
+	catalog.KeyBaseLayer:  "=true, the ext4 of overlaybd and turbo-oci in a layer of its own",
+	optionTrace:           "=FILE, what to read in advance as overlaybd's daemon recorded it, for overlaybd and turbo-oci",
+	catalog.KeyMediaTypes: "=docker or oci, of overlaybd and turbo-oci (as the source)",
 }
 
 func optionsHelp() string {
@@ -68,158 +47,86 @@ func optionsHelp() string {
 
 // writers makes the writers of the formats.
 func (c *convertFlags) writers(a *app, jobs int) ([]formats.Writer, error) {
-	known := convertFormats()
-	names := make([]string, 0, len(known))
-	for _, f := range known {
-		names = append(names, f.name)
-	}
-	var wanted []convertFormat
-	for i, name := range c.formats {
-		k := slices.Index(names, name)
-		if k < 0 || slices.Contains(c.formats[:i], name) {
-			return nil, usagef("--format %s: %s, each once, or oci alone are possible", strings.Join(c.formats, ","), strings.Join(names, ", "))
-		}
-		wanted = append(wanted, known[k])
-	}
-	if err := c.checkFlags(wanted); err != nil {
-		return nil, err
-	}
-	paths, err := a.readLines(c.prefetch)
+	o, err := c.writerOptions(a)
 	if err != nil {
 		return nil, err
 	}
-	cpu := formats.NewCPU(jobs)
-	writers := make([]formats.Writer, len(wanted))
-	for i, f := range wanted {
-		if writers[i], err = f.writer(c, paths, cpu); err != nil {
+	o.CPU = formats.NewCPU(jobs)
+	for name := range c.outputs {
+		if !slices.Contains(c.formats, name) {
+			return nil, usagef("--output %s=...: --format does not have it", name)
+		}
+	}
+	if c.turboFS == nil {
+		return catalog.NewWriters(c.formats, *o)
+	}
+	writers := make([]formats.Writer, 0, len(c.formats))
+	for _, name := range c.formats {
+		own := *o
+		if name == turbooci.Name {
+			own.FileSystems = c.turboFS
+		}
+		w, err := catalog.NewWriter(name, own)
+		if err != nil {
 			return nil, err
 		}
+		writers = append(writers, w)
 	}
 	return writers, nil
 }
 
-// checkFlags finds flags that no wanted format knows.
-func (c *convertFlags) checkFlags(wanted []convertFormat) error {
-	var options []string
-	isNydus, isRef, isDisk, isOverlaybd := false, false, false, false
-	for _, f := range wanted {
-		options = append(options, f.options...)
-		isNydus = isNydus || f.name == nydus.Name
-		isRef = isRef || f.name == nydus.NameRef
-		isOverlaybd = isOverlaybd || f.name == overlaybd.Name
-		isDisk = isDisk || f.name == overlaybd.Name || f.name == turbooci.Name
+// Defaults that flags show, and that formats have without them.
+const (
+	defaultChunkSize = 1 << 20
+	defaultDigest    = "blake3"
+	defaultFSVersion = 6
+)
+
+// writerOptions are what the flags say; what they leave out or say as it is anyway is left to the formats.
+func (c *convertFlags) writerOptions(a *app) (*catalog.Options, error) {
+	o := &catalog.Options{
+		Compression: c.compression, Level: c.level, BatchSize: int(c.batchSize), Encrypt: c.encrypt || len(c.encryptKeys) > 0, FileSystems: c.fileSystems,
+		Dictionary: c.dictionary, Detached: c.backend.config != "",
 	}
-	for key := range c.options {
+	c.encrypt = o.Encrypt
+	if c.chunkSize != defaultChunkSize {
+		o.ChunkSize = int(c.chunkSize)
+	}
+	if c.digest != defaultDigest {
+		o.Digest = c.digest
+	}
+	if c.fsVersion != defaultFSVersion {
+		o.FSVersion = c.fsVersion
+	}
+	if size := int64(c.vsize) << 30; size != overlaybd.DefaultSize {
+		o.DiskSize = size
+	}
+	for key, value := range c.options {
 		switch {
 		case optionHelp[key] == "":
-			return usagef("--option %s: %s are possible", key, strings.Join(slices.Sorted(maps.Keys(optionHelp)), ", "))
-		case key != optionArtifact && !slices.Contains(options, key):
-			return usagef("--option %s is not for %s", key, strings.Join(c.formats, ","))
+			return nil, usagef("--option %s: %s are possible", key, strings.Join(slices.Sorted(maps.Keys(optionHelp)), ", "))
+		case key == optionArtifact || key == optionTrace:
+			continue
+		}
+		if err := o.Set(key, value); err != nil {
+			return nil, fmt.Errorf("--option %w", err)
 		}
 	}
-	c.encrypt = c.encrypt || len(c.encryptKeys) > 0
-	switch {
-	case !isNydus && (c.backend.config != "" || c.batchSize != 0 || c.encrypt || c.chunkDict != ""):
-		return usagef("--format %s: --backend-config, --batch-size, --chunk-dict and --encrypt are for nydus", strings.Join(c.formats, ","))
-	case c.fsVersion != 6 && (c.fsVersion != 5 || !isNydus || isRef):
-		return usagef("--fs-version %d: 6 is possible, and for nydus 5", c.fsVersion)
-	case len(c.fileSystems) > 0 && !isDisk:
-		return usagef("--fs is for overlaybd and turbo-oci")
-	case c.compression == "none" && isOverlaybd:
-		return usagef("--compression none: lz4 and zstd are possible for overlaybd")
+	var err error
+	if o.Prefetch, err = a.readLines(c.prefetch); err != nil {
+		return nil, err
 	}
-	for name := range c.outputs {
-		if !slices.Contains(c.formats, name) {
-			return usagef("--output %s=...: --format does not have it", name)
-		}
+	if o.Trace, err = c.trace(); err != nil {
+		return nil, err
 	}
-	return nil
-}
-
-func (c *convertFlags) nydusWriter(paths []string, cpu *formats.CPU) (formats.Writer, error) {
-	var seal func(ocispec.Descriptor, []byte) (ocispec.Descriptor, []byte, error)
 	if len(c.encryptKeys) > 0 {
 		r, err := encrypt.ReadRecipients(c.encryptKeys)
 		if err != nil {
 			return nil, fmt.Errorf("--encrypt-key: %w", err)
 		}
-		seal = r.Encrypt
+		o.Seal = r.Encrypt
 	}
-	w, err := nydus.NewWriter(nydus.Options{
-		Seal: seal, BatchSize: int(c.batchSize), Dictionary: c.dictionary, Detached: c.backend.config != "",
-		FSVersion: c.fsVersion, Encrypt: c.encrypt, Compression: c.compression, Level: c.level, ChunkSize: int(c.chunkSize), Digest: c.digest, PrefetchPaths: paths, CPU: cpu,
-	})
-	if err != nil {
-		return nil, &usageError{err}
-	}
-	return w, nil
-}
-
-// refWriter makes the writer of nydus-ref, which has fewer choices.
-func (c *convertFlags) refWriter(paths []string, cpu *formats.CPU) (formats.Writer, error) {
-	spacing, err := c.sizeOption(optionSpacing)
-	if err != nil {
-		return nil, err
-	}
-	w, err := nydus.NewRefWriter(nydus.RefOptions{ChunkSize: int(c.chunkSize), Spacing: spacing, PrefetchPaths: paths, CPU: cpu})
-	if err != nil {
-		return nil, &usageError{err}
-	}
-	return w, nil
-}
-
-func (c *convertFlags) overlaybdWriter(paths []string, cpu *formats.CPU) (formats.Writer, error) {
-	block, err := c.sizeOption(optionBlockSize)
-	if err != nil {
-		return nil, err
-	}
-	base, err := c.boolOption(optionBaseLayer)
-	if err != nil {
-		return nil, err
-	}
-	types, err := c.mediaTypes()
-	if err != nil {
-		return nil, err
-	}
-	trace, err := c.trace()
-	if err != nil {
-		return nil, err
-	}
-	// One --fs is for all formats of disks; of several, the others are turbo-oci's.
-	if len(c.fileSystems) > 0 && !slices.Contains(c.fileSystems, string(overlaybd.Ext4)) {
-		return nil, usagef("--fs %s: overlaybd has ext4", strings.Join(c.fileSystems, ","))
-	}
-	w, err := overlaybd.NewWriter(overlaybd.Options{
-		Compression: c.compression, BlockSize: block, Size: int64(c.vsize) << 30, BaseLayer: base, Prefetch: paths, Trace: trace, MediaTypes: types, CPU: cpu,
-	})
-	if err != nil {
-		return nil, &usageError{err}
-	}
-	return w, nil
-}
-
-func (c *convertFlags) turboWriter(paths []string, cpu *formats.CPU) (formats.Writer, error) {
-	types, err := c.mediaTypes()
-	if err != nil {
-		return nil, err
-	}
-	trace, err := c.trace()
-	if err != nil {
-		return nil, err
-	}
-	base, err := c.boolOption(optionBaseLayer)
-	if err != nil {
-		return nil, err
-	}
-	o := turbooci.Options{Size: int64(c.vsize) << 30, Prefetch: paths, Trace: trace, BaseLayer: base, MediaTypes: types, CPU: cpu}
-	for _, fs := range slices.Concat(c.fileSystems, c.turboFS) {
-		o.FileSystems = append(o.FileSystems, overlaybd.FS(fs))
-	}
-	w, err := turbooci.NewWriter(o)
-	if err != nil {
-		return nil, &usageError{err}
-	}
-	return w, nil
+	return o, nil
 }
 
 // trace returns what --option trace names.
@@ -241,38 +148,15 @@ func (c *convertFlags) trace() ([]byte, error) {
 	return p, nil
 }
 
-// mediaTypes returns whose media types the image has.
-func (c *convertFlags) mediaTypes() (overlaybd.MediaTypes, error) {
-	switch t := overlaybd.MediaTypes(c.options[optionMediaTypes]); t {
-	case overlaybd.MediaTypesOfSource, overlaybd.MediaTypesDocker, overlaybd.MediaTypesOCI:
-		return t, nil
-	default:
-		return "", usagef("--option media-types=%s: docker and oci are possible", t)
-	}
-}
-
-// sizeOption returns the value of --option KEY=SIZE, or 0.
-func (c *convertFlags) sizeOption(key string) (int, error) {
-	text, ok := c.options[key]
-	if !ok {
-		return 0, nil
-	}
-	var size sizeFlag
-	if err := size.Set(text); err != nil {
-		return 0, usagef("--option %s=%s: %v", key, text, err)
-	}
-	return int(size), nil
-}
-
-// boolOption returns the value of --option KEY=true.
-func (c *convertFlags) boolOption(key string) (bool, error) {
-	text, ok := c.options[key]
+// artifactManifest returns the value of --option artifact-manifest.
+func (c *convertFlags) artifactManifest() (bool, error) {
+	text, ok := c.options[optionArtifact]
 	if !ok {
 		return false, nil
 	}
 	v, err := strconv.ParseBool(text)
 	if err != nil {
-		return false, usagef("--option %s=%s: true and false are possible", key, text)
+		return false, usagef("--option %s=%s: true and false are possible", optionArtifact, text)
 	}
 	return v, nil
 }

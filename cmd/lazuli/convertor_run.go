@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/lazuli-project/lazuli/catalog"
 	"github.com/lazuli-project/lazuli/convert"
 	"github.com/lazuli-project/lazuli/convertor"
 	"github.com/lazuli-project/lazuli/formats/overlaybd"
@@ -55,14 +56,14 @@ func (c *convertorApp) convertAll(ctx context.Context, registry *storeFlags) (er
 	}
 	flags := &convertFlags{
 		formats: formats, attach: string(convert.AttachTag), subject: c.referrer, fsVersion: 6, vsize: c.vsize, turboFS: []string{c.fsType},
-		options: map[string]string{optionMediaTypes: string(overlaybd.MediaTypesDocker)}, outputs: make(map[string]string),
+		options: map[string]string{catalog.KeyMediaTypes: string(overlaybd.MediaTypesDocker)}, outputs: make(map[string]string),
 		index: convert.IndexOptions{Always: true, Subject: c.referrer}, record: "none", tempDir: c.dir, onProgress: c.progress,
 	}
 	if c.oci {
-		flags.options[optionMediaTypes] = string(overlaybd.MediaTypesOCI)
+		flags.options[catalog.KeyMediaTypes] = string(overlaybd.MediaTypesOCI)
 	}
 	if !c.mkfs {
-		flags.options[optionBaseLayer] = strconv.FormatBool(true)
+		flags.options[catalog.KeyBaseLayer] = strconv.FormatBool(true)
 	}
 	if c.db != "" {
 		flags.record = "mysql:" + c.db

@@ -10,6 +10,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/spf13/cobra"
 
+	"github.com/lazuli-project/lazuli/catalog"
 	"github.com/lazuli-project/lazuli/formats"
 	"github.com/lazuli-project/lazuli/store"
 )
@@ -88,7 +89,7 @@ func (a *app) copy(ctx context.Context, source, target string, srcFlags, destFla
 // neededObjects returns what an image needs beside what its manifest lists.
 func neededObjects(desc ocispec.Descriptor, raw *ocispec.Manifest) []digest.Digest {
 	m := &formats.Manifest{Desc: desc, Manifest: *raw}
-	for _, r := range lazyReaders() {
+	for _, r := range catalog.LazyReaders() {
 		if n, ok := r.(formats.ObjectNeeder); ok && r.Recognize(m) {
 			return n.NeededObjects(m)
 		}

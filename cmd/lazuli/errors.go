@@ -10,6 +10,7 @@ import (
 	"syscall"
 
 	"github.com/lazuli-project/lazuli/blob"
+	"github.com/lazuli-project/lazuli/catalog"
 	"github.com/lazuli-project/lazuli/convert"
 	"github.com/lazuli-project/lazuli/encrypt"
 	"github.com/lazuli-project/lazuli/formats/nydus"
@@ -55,7 +56,7 @@ func classify(ctx context.Context, err error) (code int, hint string) {
 		return exitDone, ""
 	case ctx.Err() != nil && errors.Is(err, context.Canceled):
 		return exitInterrupted, "what was stored so far is used by the next run"
-	case errors.As(err, &usage), errors.Is(err, store.ErrReference):
+	case errors.As(err, &usage), errors.Is(err, catalog.ErrOption), errors.Is(err, store.ErrReference):
 		return exitUsage, `see "lazuli --help" and "lazuli COMMAND --help"`
 	case errors.Is(err, errDifferent):
 		return exitFailed, "convert the image again, and report this if it stays"

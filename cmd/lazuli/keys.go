@@ -6,6 +6,7 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"github.com/lazuli-project/lazuli/catalog"
 	"github.com/lazuli-project/lazuli/encrypt"
 	"github.com/lazuli-project/lazuli/formats"
 	"github.com/lazuli-project/lazuli/formats/nydus"
@@ -38,7 +39,7 @@ func (k *keyFlags) readers() ([]formats.Reader, error) {
 		r.Unsealer = keys
 	}
 	if k.bootstrap == "" {
-		all := readers()
+		all := catalog.Readers()
 		all[0] = r
 		return all, nil
 	}

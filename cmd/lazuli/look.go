@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -15,6 +14,7 @@ import (
 
 	"github.com/lazuli-project/lazuli/blob"
 	"github.com/lazuli-project/lazuli/cache"
+	"github.com/lazuli-project/lazuli/catalog"
 	"github.com/lazuli-project/lazuli/image"
 	"github.com/lazuli-project/lazuli/store"
 	"github.com/lazuli-project/lazuli/tree"
@@ -148,17 +148,11 @@ func (*sizeFlag) Type() string     { return "SIZE" }
 
 // Set parses a size.
 func (s *sizeFlag) Set(v string) error {
-	number, factor := v, int64(1)
-	for i, unit := range []string{"KiB", "MiB", "GiB"} {
-		if n, ok := strings.CutSuffix(v, unit); ok {
-			number, factor = n, int64(1)<<(10*(i+1))
-		}
+	n, err := catalog.ParseSize(v)
+	if err != nil {
+		return err
 	}
-	n, err := strconv.ParseInt(strings.TrimSpace(number), 0, 64)
-	if err != nil || n < 0 || n > (1<<62)/factor {
-		return fmt.Errorf("size %q: a number of bytes, or one with KiB, MiB or GiB behind it", v)
-	}
-	*s = sizeFlag(n * factor)
+	*s = sizeFlag(n)
 	return nil
 }
 

@@ -132,7 +132,7 @@ func (c *nydusifyConvert) flags(n *nydusifyApp, cmd *cobra.Command) (*convertFla
 	case c.reverse:
 		out.formats = []string{oci.Name}
 	case c.ref:
-		out.formats = []string{nydus.NameRef}
+		out.formats, out.compression = []string{nydus.NameRef}, "" // nothing is compressed
 	}
 	if c.merge && !c.reverse {
 		out.attach = string(convert.AttachIndex)

@@ -11,12 +11,6 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
-
-	"github.com/lazuli-project/lazuli/formats"
-	"github.com/lazuli-project/lazuli/formats/nydus"
-	"github.com/lazuli-project/lazuli/formats/oci"
-	"github.com/lazuli-project/lazuli/formats/overlaybd"
-	"github.com/lazuli-project/lazuli/formats/turbooci"
 )
 
 // app is what commands share: the streams and the flags of all commands.
@@ -29,14 +23,6 @@ type app struct {
 	jobs           int
 	profile        string
 	profileEnd     func()
-}
-
-// readers are the formats that can be read, the preferred ones first.
-func readers() []formats.Reader { return append(lazyReaders(), oci.Reader{}) }
-
-// lazyReaders are those of images that were converted.
-func lazyReaders() []formats.Reader {
-	return []formats.Reader{nydus.Reader{}, overlaybd.Reader{}, turbooci.Reader{}}
 }
 
 // run is the program: it returns the exit code.
