@@ -4,10 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"hash"
-	"io"
 	"slices"
-	"time"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -15,19 +12,7 @@ import (
 	"github.com/lazuli-project/lazuli/blob"
 	"github.com/lazuli-project/lazuli/flate"
 	"github.com/lazuli-project/lazuli/formats"
-	"github.com/lazuli-project/lazuli/tarfs"
 )
-
-// Stages of a layer's conversion, beside those of the writers, as they stand in figures.
-const (
-	stageRead    = "read"    // waiting for the source, and verifying the stored bytes
-	stageInflate = "inflate" // without stageRead
-	stageDiffID  = "diff_id" // digest of the inflated bytes
-	stageParse   = "parse"   // tar, tree, and handing bytes to the writers, with waiting for them
-)
-
-// progressStep is how many stored bytes pass between two calls of OnProgress.
-const progressStep = 256 << 10
 
 // layerJob is one layer of one image.
 type layerJob struct {
@@ -59,67 +44,48 @@ func (j *layerJob) attempt(ctx context.Context, again bool) (err error) {
 		return err
 	}
 	defer stored.Close() // what matters of it was read to its end
-	begin := time.Now()
 	kept := j.beginKeeping(ctx)
 	defer func() { err = kept.end(err) }()
-	counted := &countingReader{r: kept.tee(stored), step: func(n int64) { j.progress(Converting, n) }}
-	plain, err := flate.NewTracingReader(counted, j.trace())
+	r := &layerReading{
+		stored: kept.tee(stored), trace: j.trace(), algorithm: j.diffID.Algorithm(), wantDiffID: j.storesContent(),
+		step: func(n int64) { j.progress(Converting, n) },
+		open: func(stream *flate.Reader) ([]formats.LayerWriter, error) { return j.writers(ctx, stream, again) },
+	}
+	made, err := r.run(ctx, j.checkDiffID)
 	if err != nil {
 		return err
-	}
-	defer plain.Close() // frees memory only
-	hashed := newHashedPieces(plain, j.diffID.Algorithm().Hash(), j.storesContent())
-	defer hashed.close()
-
-	writers := make([]treeWriter, 0, len(j.outputs))
-	defer func() {
-		for _, w := range writers {
-			w.Abort()
-		}
-	}()
-	for _, o := range j.outputs {
-		src := formats.LayerSource{
-			Desc: j.desc, Index: j.index, Stream: plain, Again: again, Chains: j.layers.chains[: j.index+1 : j.index+1], Below: j.layers.below(o, j.index), Ready: j.layers.ready[o][j.index].give,
-			Spool: func() (formats.Spool, error) { return formats.NewSpool(j.c.opt.TempDir) },
-		}
-		w, err := j.c.outputs[o].Writer.Layer(ctx, src, j.c.outputs[o].Target)
-		if err != nil {
-			return err
-		}
-		writers = append(writers, treeWriter{w, tarfs.NewBuilder()})
-	}
-	for _, w := range writers {
-		if f, ok := w.LayerWriter.(formats.Follower); ok {
-			hashed.followers = append(hashed.followers, f)
-		}
-	}
-	if err := feed(ctx, tarfs.NewReader(hashed), writers); err != nil {
-		return err
-	}
-	if got := digest.NewDigest(j.diffID.Algorithm(), hashed.sum()); hashed.wanted && got != j.diffID {
-		return fmt.Errorf("uncompressed bytes have digest %s, the config says %s: %w", got, j.diffID, blob.ErrDigest)
-	}
-	produced := time.Since(begin)
-	made := make([]formats.Layer, len(writers))
-	for i, w := range writers {
-		if made[i], err = w.Close(w.builder.Tree()); err != nil {
-			return err
-		}
-		stage := made[i].Stats.CPU
-		if stage == nil {
-			stage = make(map[string]float64)
-			made[i].Stats.CPU = stage
-		}
-		stage[stageRead] = counted.waited.Seconds()
-		stage[stageInflate] = (hashed.inflating - counted.waited).Seconds()
-		stage[stageDiffID] = hashed.hashing.Seconds()
-		stage[stageParse] = (produced - hashed.inflating - hashed.waiting).Seconds()
 	}
 	for i, o := range j.outputs {
 		j.c.remember(ctx, o, j.layers.key(o, j.index), made[i].Desc)
 		j.layers.set(o, j.index, made[i], reuse{})
 	}
 	j.progress(Converted, j.desc.Size)
+	return nil
+}
+
+// writers begins the layer in every output.
+func (j *layerJob) writers(ctx context.Context, stream *flate.Reader, again bool) ([]formats.LayerWriter, error) {
+	writers := make([]formats.LayerWriter, 0, len(j.outputs))
+	for _, o := range j.outputs {
+		src := formats.LayerSource{
+			Desc: j.desc, Index: j.index, Stream: stream, Again: again, Chains: j.layers.chains[: j.index+1 : j.index+1],
+			Below: j.layers.below(o, j.index), Ready: j.layers.ready[o][j.index].give,
+			Spool: func() (formats.Spool, error) { return formats.NewSpool(j.c.opt.TempDir) },
+		}
+		w, err := j.c.outputs[o].Writer.Layer(ctx, src, j.c.outputs[o].Target)
+		if err != nil {
+			return writers, err
+		}
+		writers = append(writers, w)
+	}
+	return writers, nil
+}
+
+// checkDiffID compares the digest of the inflated bytes, which is "" where nobody needs it.
+func (j *layerJob) checkDiffID(got digest.Digest) error {
+	if got != "" && got != j.diffID {
+		return fmt.Errorf("uncompressed bytes have digest %s, the config says %s: %w", got, j.diffID, blob.ErrDigest)
+	}
 	return nil
 }
 
@@ -133,9 +99,7 @@ func (j *layerJob) storesContent() bool {
 func (j *layerJob) trace() flate.Trace {
 	var t flate.Trace
 	for _, o := range j.outputs {
-		if w, ok := j.c.outputs[o].Writer.(formats.Tracer); ok {
-			t |= w.Trace()
-		}
+		t |= traceOf(j.c.outputs[o].Writer)
 	}
 	return t
 }
@@ -146,147 +110,4 @@ func (j *layerJob) progress(s State, done int64) {
 			Platform: j.image.platform, Layer: j.index, Layers: len(j.image.src.Manifest.Layers), State: s, Done: done, Total: j.desc.Size,
 		})
 	}
-}
-
-// treeWriter is a writer with a tree of its own: writers set the extents of their tree's nodes.
-type treeWriter struct {
-	formats.LayerWriter
-	builder *tarfs.Builder
-}
-
-// feed reads a whole layer and gives it to every writer.
-func feed(ctx context.Context, r *tarfs.Reader, writers []treeWriter) error {
-	for n := 0; ; n++ {
-		if n&1023 == 0 && ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
-		e, err := r.Next()
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		for _, w := range writers {
-			node, err := w.builder.Add(e)
-			if err != nil {
-				return err
-			}
-			if err := w.Entry(e, node); err != nil {
-				return fmt.Errorf("entry %d (%q): %w", e.Index, e.Name, err)
-			}
-		}
-		for e.Size > 0 {
-			p, err := r.Data()
-			if errors.Is(err, io.EOF) {
-				break
-			}
-			if err != nil {
-				return err
-			}
-			for _, w := range writers {
-				if err := w.Data(p); err != nil {
-					return fmt.Errorf("entry %d (%q): %w", e.Index, e.Name, err)
-				}
-			}
-		}
-	}
-}
-
-// hashedPieces hands on the inflated pieces and takes their digest, in a goroutine of its own, while they are used. It is the
-// reader of a tar.
-type hashedPieces struct {
-	r       *flate.Reader
-	h       hash.Hash
-	wanted  bool
-	pieces  chan []byte
-	hashed  chan struct{} // gets one for each piece
-	pending bool          // a piece has not been hashed yet
-
-	followers []formats.Follower
-
-	inflating time.Duration // with reading
-	hashing   time.Duration
-	waiting   time.Duration // for hashing
-}
-
-// newHashedPieces hashes only where it is wanted.
-func newHashedPieces(r *flate.Reader, h hash.Hash, wanted bool) *hashedPieces {
-	p := &hashedPieces{r: r, h: h, wanted: wanted, pieces: make(chan []byte), hashed: make(chan struct{})}
-	go func() {
-		for piece := range p.pieces {
-			t := time.Now()
-			p.h.Write(piece)
-			p.hashing += time.Since(t)
-			p.hashed <- struct{}{}
-		}
-	}()
-	return p
-}
-
-// wait waits until what was handed out has been hashed.
-func (p *hashedPieces) wait() {
-	if p.pending {
-		t := time.Now()
-		<-p.hashed
-		p.pending = false
-		p.waiting += time.Since(t)
-	}
-}
-
-// sum returns the hash of all pieces.
-func (p *hashedPieces) sum() hash.Hash {
-	p.wait()
-	return p.h
-}
-
-// close ends the goroutine.
-func (p *hashedPieces) close() {
-	p.wait()
-	close(p.pieces)
-}
-
-// Next implements [tarfs.Pieces].
-func (p *hashedPieces) Next() ([]byte, error) {
-	p.wait() // the next piece overwrites the last one
-	t := time.Now()
-	piece, err := p.r.Next()
-	p.inflating += time.Since(t)
-	if len(piece) > 0 && p.wanted {
-		p.pieces <- piece
-		p.pending = true
-	}
-	if err != nil {
-		return piece, err
-	}
-	for _, f := range p.followers {
-		if err := f.Follow(piece); err != nil {
-			return nil, err
-		}
-	}
-	return piece, nil
-}
-
-// Read is not used: package tarfs takes pieces.
-func (p *hashedPieces) Read([]byte) (int, error) { return 0, errors.ErrUnsupported }
-
-// countingReader counts and times reads of the source.
-type countingReader struct {
-	r      io.Reader
-	n      int64
-	told   int64
-	step   func(n int64)
-	waited time.Duration
-}
-
-func (c *countingReader) Read(p []byte) (int, error) {
-	t := time.Now()
-	n, err := c.r.Read(p)
-	c.waited += time.Since(t)
-	c.n += int64(n)
-	if c.n-c.told >= progressStep {
-		c.told = c.n
-		c.step(c.n)
-	}
-	return n, err
 }

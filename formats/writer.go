@@ -156,8 +156,11 @@ type Layer struct {
 	// of the image's tree instead of copying them. It may not be set where another layer of the image has the same Tree.
 	Final bool
 	// Data is the format's own: chunk tables and the like.
-	Data  any
-	Stats LayerStats
+	Data any
+	// TOCDigest is that of the table of contents in the stored blob, as the format's readers want it; "" for formats that have none, and
+	// for layers that were taken up again.
+	TOCDigest digest.Digest
+	Stats     LayerStats
 }
 
 // LayerStats are the figures of a layer. Sizes are in bytes.

@@ -98,7 +98,7 @@ func (l *refLayerWriter) Close(t *tree.Tree) (formats.Layer, error) {
 	c := l.chunks
 	l.stats.Stored, l.stats.CPU, l.stats.Referred = size, c.cpu, true
 	l.stats.Chunks, l.stats.Deduped, l.stats.DedupedSize = int64(c.count), c.deduped, c.saved
-	layer := formats.Layer{Desc: layerDesc(desc), Tree: t, Data: data, Stats: l.stats}
+	layer := formats.Layer{Desc: layerDesc(desc), Tree: t, Data: data, TOCDigest: l.out.tocDigest, Stats: l.stats}
 	if data.table.Len() > 0 {
 		layer.Desc = refDesc(desc, l.src.Desc.Digest, l.sum)
 	}

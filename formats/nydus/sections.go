@@ -7,6 +7,7 @@ import (
 	"io"
 
 	"github.com/klauspost/compress/zstd"
+	"github.com/opencontainers/go-digest"
 
 	"github.com/lazuli-project/lazuli/blob"
 	"github.com/lazuli-project/lazuli/formats"
@@ -20,6 +21,8 @@ type sectionWriter struct {
 	offset int64
 	data   hash.Hash // of the data section; nil where w tells, or nobody asks
 	toc    []byte
+
+	tocDigest digest.Digest // once it is written
 }
 
 func newSectionWriter(w io.Writer, form Form) *sectionWriter {
@@ -151,5 +154,7 @@ func (s *sectionWriter) plain(name string, n int64, content io.WriterTo) error {
 // writeTOC ends the blob. It returns size and digest of what it wrote, header included.
 func (s *sectionWriter) writeTOC() (uint32, [sha256.Size]byte, error) {
 	p := nydusblob.AppendTarHeader(s.toc, nydusblob.SectionTOC, int64(len(s.toc)))
-	return uint32(len(p)), sha256.Sum256(p), s.write(p)
+	sum := sha256.Sum256(p)
+	s.tocDigest = digest.NewDigestFromBytes(digest.SHA256, sum[:])
+	return uint32(len(p)), sum, s.write(p)
 }

@@ -218,7 +218,7 @@ func (l *layerWriter) Close(t *tree.Tree) (formats.Layer, error) {
 	}
 	l.stats.CPU = l.chunks.cpu
 	l.stats.Chunks, l.stats.Deduped, l.stats.DedupedSize = int64(l.chunks.count), l.chunks.deduped, l.chunks.saved
-	layer := formats.Layer{Tree: t, Data: data}
+	layer := formats.Layer{Tree: t, Data: data, TOCDigest: l.out.tocDigest}
 	if l.out.offset == 0 {
 		layer.Stats = l.stats
 		return layer, nil // a layer without content has no blob where the bootstrap is apart
