@@ -56,6 +56,9 @@ func openRegistry(ctx context.Context, ref Ref, opts Options, actions ...string)
 	}
 	api := registry.Reference{Registry: ref.Host, Repository: ref.Repo}
 	host := api.Host() // Docker Hub's API has a host of its own
+	if opts.Authorization != "" {
+		base = authorized{base, host, opts.Authorization}
+	}
 	newClient := func(rt http.RoundTripper, cache auth.Cache) *auth.Client {
 		return &auth.Client{
 			Client: &http.Client{Transport: rt}, Cache: cache, ClientID: agent,
@@ -65,21 +68,14 @@ func openRegistry(ctx context.Context, ref Ref, opts Options, actions ...string)
 	cache := auth.NewCache()
 	r := &registryStore{
 		ref: ref, opts: opts, api: api, actions: actions,
-		base:   &url.URL{Scheme: "https", Host: host, Path: "/"},
+		base:   endpoint(ctx, host, opts, base),
 		client: newClient(base, cache),
 		direct: &http.Client{Transport: base},
 		gate:   fetch.NewGate(0),
 		idle:   transport.CloseIdleConnections,
 	}
-	plain := opts.PlainHTTP
-	if !plain && loopback(host) {
-		plain = speaksHTTP(ctx, host, base)
-	}
-	if plain {
-		r.base.Scheme = "http"
-	}
 	r.repo = &remote.Repository{
-		Client: newClient(retrying{base, opts.Retry}, cache), Reference: api, PlainHTTP: plain,
+		Client: newClient(retrying{base, opts.Retry}, cache), Reference: api, PlainHTTP: r.base.Scheme == "http",
 		MaxMetadataBytes: maxManifest, ReferrerListMaxPages: 100,
 	}
 	return r, nil

@@ -67,7 +67,9 @@ type Options struct {
 	CertDirs []string
 	Username string // with Password: credentials for the registry; else those of the credential files
 	Password string
-	AuthFile string // credential file; "" means the usual places of docker and podman, which Env tells
+	// Authorization is sent to the registry as the header of that name, as long as it takes that; else, credentials are looked up.
+	Authorization string
+	AuthFile      string // credential file; "" means the usual places of docker and podman, which Env tells
 	// Env looks up environment variables (DOCKER_CONFIG, REGISTRY_AUTH_FILE, XDG_RUNTIME_DIR, HOME); nil means none.
 	Env func(string) string
 	// UserAgent of HTTP requests; "" means "lazuli".
