@@ -38,7 +38,7 @@ func FuzzManifest(f *testing.F) {
 			_, _ = choose(x.Index.Manifests, "")
 			_, _ = choose(x.Index.Manifests, "v1")
 		}
-		if s, err := sniff(desc, raw); err == nil && !isManifest(s.MediaType) {
+		if s, err := Sniff(desc, raw); err == nil && !isManifest(s.MediaType) {
 			t.Fatalf("sniffed %q", s.MediaType)
 		}
 	})

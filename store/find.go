@@ -10,21 +10,22 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// blobFinder is the ability of a source to describe a blob by its digest alone.
-type blobFinder interface {
-	findBlob(ctx context.Context, d digest.Digest) (ocispec.Descriptor, error)
+// BlobFinder is the optional ability of a [Source] to describe a blob by its digest alone. ErrNotFound where it is not there.
+type BlobFinder interface {
+	FindBlob(ctx context.Context, d digest.Digest) (ocispec.Descriptor, error)
 }
 
 // FindBlob describes a blob of a repository of which only the digest is known. ErrNotFound where it is not there.
 func FindBlob(ctx context.Context, s Source, d digest.Digest) (ocispec.Descriptor, error) {
-	f, ok := s.(blobFinder)
+	f, ok := s.(BlobFinder)
 	if !ok {
 		return ocispec.Descriptor{}, fmt.Errorf("blob %s in %s: %w", d, s.Ref(), ErrNotFound)
 	}
-	return f.findBlob(ctx, d)
+	return f.FindBlob(ctx, d)
 }
 
-func (l *layout) findBlob(_ context.Context, d digest.Digest) (ocispec.Descriptor, error) {
+// FindBlob implements [BlobFinder].
+func (l *layout) FindBlob(_ context.Context, d digest.Digest) (ocispec.Descriptor, error) {
 	if err := d.Validate(); err != nil {
 		return ocispec.Descriptor{}, fmt.Errorf("blob %.100q: %w: %w", d, ErrReference, err)
 	}
@@ -38,7 +39,8 @@ func (l *layout) findBlob(_ context.Context, d digest.Digest) (ocispec.Descripto
 	return ocispec.Descriptor{MediaType: "application/octet-stream", Digest: d, Size: o.size}, o.Close()
 }
 
-func (r *registryStore) findBlob(ctx context.Context, d digest.Digest) (ocispec.Descriptor, error) {
+// FindBlob implements [BlobFinder].
+func (r *registryStore) FindBlob(ctx context.Context, d digest.Digest) (ocispec.Descriptor, error) {
 	if err := d.Validate(); err != nil {
 		return ocispec.Descriptor{}, fmt.Errorf("blob %.100q: %w: %w", d, ErrReference, err)
 	}
@@ -49,22 +51,23 @@ func (r *registryStore) findBlob(ctx context.Context, d digest.Digest) (ocispec.
 	return desc, nil
 }
 
-// manifestFinder is the ability of a source to describe a manifest by its digest alone.
-type manifestFinder interface {
-	findManifest(ctx context.Context, d digest.Digest) (ocispec.Descriptor, error)
+// ManifestFinder is the optional ability of a [Source] to describe a manifest by its digest alone. ErrNotFound where it is not there.
+type ManifestFinder interface {
+	FindManifest(ctx context.Context, d digest.Digest) (ocispec.Descriptor, error)
 }
 
 // FindManifest describes a manifest of which only the digest is known, wherever in the source's repository or layout it is.
 // ErrNotFound where it is not there.
 func FindManifest(ctx context.Context, s Source, d digest.Digest) (ocispec.Descriptor, error) {
-	f, ok := s.(manifestFinder)
+	f, ok := s.(ManifestFinder)
 	if !ok {
 		return ocispec.Descriptor{}, fmt.Errorf("manifest %s in %s: %w", d, s.Ref(), ErrNotFound)
 	}
-	return f.findManifest(ctx, d)
+	return f.FindManifest(ctx, d)
 }
 
-func (r *registryStore) findManifest(ctx context.Context, d digest.Digest) (ocispec.Descriptor, error) {
+// FindManifest implements [ManifestFinder].
+func (r *registryStore) FindManifest(ctx context.Context, d digest.Digest) (ocispec.Descriptor, error) {
 	if err := d.Validate(); err != nil {
 		return ocispec.Descriptor{}, fmt.Errorf("manifest %.100q: %w: %w", d, ErrReference, err)
 	}
@@ -75,7 +78,8 @@ func (r *registryStore) findManifest(ctx context.Context, d digest.Digest) (ocis
 	return desc, nil
 }
 
-func (l *layout) findManifest(ctx context.Context, d digest.Digest) (ocispec.Descriptor, error) {
+// FindManifest implements [ManifestFinder].
+func (l *layout) FindManifest(ctx context.Context, d digest.Digest) (ocispec.Descriptor, error) {
 	if err := d.Validate(); err != nil {
 		return ocispec.Descriptor{}, fmt.Errorf("manifest %.100q: %w: %w", d, ErrReference, err)
 	}
@@ -89,5 +93,5 @@ func (l *layout) findManifest(ctx context.Context, d digest.Digest) (ocispec.Des
 	if err != nil {
 		return desc, fmt.Errorf("find manifest in %s: %w", l.ref, err)
 	}
-	return sniff(desc, raw)
+	return Sniff(desc, raw)
 }

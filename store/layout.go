@@ -157,7 +157,7 @@ func (l *layout) Resolve(ctx context.Context) (ocispec.Descriptor, error) {
 		if err != nil {
 			return ocispec.Descriptor{}, fmt.Errorf("resolve %s: %w", l.ref, err)
 		}
-		return sniff(desc, raw)
+		return Sniff(desc, raw)
 	}
 	return desc, nil
 }
@@ -229,8 +229,8 @@ func (l *layout) resolveDigest(ctx context.Context, entries []ocispec.Descriptor
 	return ocispec.Descriptor{Digest: l.ref.Digest, Size: o.size}, nil
 }
 
-// sniff gives a manifest that nobody says the media type of the one that it has by what is in it.
-func sniff(desc ocispec.Descriptor, raw []byte) (ocispec.Descriptor, error) {
+// Sniff gives a manifest that nobody says the media type of the one that it has by what is in it.
+func Sniff(desc ocispec.Descriptor, raw []byte) (ocispec.Descriptor, error) {
 	g, err := parseGraph(desc, raw)
 	if err != nil {
 		return desc, err

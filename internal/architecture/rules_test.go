@@ -24,7 +24,7 @@ var rooms = []string{
 }
 
 // testRooms serve tests and may be imported by tests and tools only.
-var testRooms = []string{"internal/imagetest", "internal/registrytest", "internal/mounttest", "internal/mysqltest", "formats/formatstest"}
+var testRooms = []string{"internal/imagetest", "internal/registrytest", "internal/mounttest", "internal/mysqltest", "internal/containerdtest", "formats/formatstest"}
 
 // formatRooms import nothing but these from outside of the house: no network, no log, no containerd.
 var formatRooms = []string{"formats", "disk", "tarfs", "recompress", "flate", "tree", "blob"}
