@@ -12,6 +12,7 @@ import (
 	"github.com/lazuli-project/lazuli/formats"
 	"github.com/lazuli-project/lazuli/formats/nydus"
 	"github.com/lazuli-project/lazuli/formats/nydus/nydusblob"
+	"github.com/lazuli-project/lazuli/formats/nydus/rafs5"
 )
 
 // errNoBlob: no file has the blob.
@@ -25,9 +26,12 @@ type blobFinder struct {
 	file  string     // every blob is this file
 	dir   string     // or lies here under its id
 	other BlobSource // or is there
-	own   string     // a file that may hold its own bootstrap
+	layer blob.Source
 	files []*os.File
 }
+
+// layerName is the name of the blob that is there as a source.
+const layerName = "layer"
 
 // find opens a blob.
 func (f *blobFinder) find(id string) (blob.Source, error) {
@@ -55,7 +59,18 @@ func (f *blobFinder) find(id string) (blob.Source, error) {
 // openData opens the image of a bootstrap whose blobs may be data sections alone, as containerd's converter hands them over: the
 // bootstrap's own table says where the chunks lie. It does so for all but those in batches and in other objects.
 func (f *blobFinder) openData(ctx context.Context, bootstrap string) (*formats.Image, error) {
-	l, err := load(ctx, bootstrap)
+	src, err := f.bootstrap(bootstrap)
+	if err != nil {
+		return nil, err
+	}
+	raw, err := nydus.ReadBootstrap(ctx, src)
+	if err != nil {
+		return nil, fmt.Errorf("load bootstrap %q: %w", bootstrap, err)
+	}
+	if rafs5.IsBootstrap(raw) {
+		return f.open(ctx, bootstrap)
+	}
+	l, err := parse(raw, bootstrap)
 	if err != nil {
 		return nil, err
 	}
@@ -82,6 +97,9 @@ func (f *blobFinder) openData(ctx context.Context, bootstrap string) (*formats.I
 
 // get finds a blob where it is.
 func (f *blobFinder) get(ctx context.Context, id string) (blob.Source, error) {
+	if f.layer != nil && id == layerName {
+		return f.layer, nil
+	}
 	if f.other != nil {
 		return f.other(ctx, id)
 	}
@@ -90,14 +108,24 @@ func (f *blobFinder) get(ctx context.Context, id string) (blob.Source, error) {
 
 // open opens the image of a bootstrap.
 func (f *blobFinder) open(ctx context.Context, bootstrap string) (*formats.Image, error) {
-	file, size, err := openFile(bootstrap)
+	src, err := f.bootstrap(bootstrap)
+	if err != nil {
+		return nil, err
+	}
+	return nydus.OpenBare(ctx, src, filepath.Base(bootstrap), func(id string) (blob.Source, error) { return f.get(ctx, id) })
+}
+
+// bootstrap opens the file of a bootstrap, or gives the layer that has it.
+func (f *blobFinder) bootstrap(path string) (blob.Source, error) {
+	if f.layer != nil {
+		return f.layer, nil
+	}
+	file, size, err := openFile(path)
 	if err != nil {
 		return nil, fmt.Errorf("bootstrap: %w", err)
 	}
 	f.files = append(f.files, file)
-	return nydus.OpenBare(ctx, blob.ReaderAtSource{R: file, N: size}, filepath.Base(bootstrap), func(id string) (blob.Source, error) {
-		return f.get(ctx, id)
-	})
+	return blob.ReaderAtSource{R: file, N: size}, nil
 }
 
 func (f *blobFinder) close() {

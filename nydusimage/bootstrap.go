@@ -9,8 +9,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/lazuli-project/lazuli/blob"
-	"github.com/lazuli-project/lazuli/formats/nydus"
 	"github.com/lazuli-project/lazuli/formats/nydus/nydusblob"
 	"github.com/lazuli-project/lazuli/formats/nydus/rafs6"
 	"github.com/lazuli-project/lazuli/tree"
@@ -29,23 +27,23 @@ type loaded struct {
 	blobs []rafs6.Blob // as far as the bootstrap knows them
 }
 
-// load reads a bootstrap, which may lie in a layer's blob. There a blob that holds its own bootstrap has the name of its file up
-// to the first dot.
-func load(ctx context.Context, path string) (_ *loaded, err error) {
+// load reads a bootstrap, which may lie in a layer's blob.
+func load(ctx context.Context, path string) (*loaded, error) {
+	raw, err := readBootstrap(ctx, path)
+	if err != nil {
+		return nil, fmt.Errorf("load bootstrap %q: %w", path, err)
+	}
+	return parse(raw, path)
+}
+
+// parse takes the bytes of a bootstrap. A blob that holds its own bootstrap has the name of that file up to the first dot.
+func parse(raw []byte, path string) (_ *loaded, err error) {
 	defer func() {
 		if err != nil {
 			err = fmt.Errorf("load bootstrap %q: %w", path, err)
 		}
 	}()
-	f, size, err := openFile(path)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = f.Close() }() // was read only
-	l := &loaded{path: path}
-	if l.raw, err = nydus.ReadBootstrap(ctx, blob.ReaderAtSource{R: f, N: size}); err != nil {
-		return nil, err
-	}
+	l := &loaded{path: path, raw: raw}
 	if l.Bootstrap, l.Details, err = rafs6.Inspect(l.raw); err != nil {
 		return nil, err
 	}

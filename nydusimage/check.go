@@ -60,7 +60,7 @@ func Check(ctx context.Context, o CheckOptions) (*Result, error) {
 
 // verifyBlobs verifies the blobs in a directory, if all of them are there.
 func verifyBlobs(ctx context.Context, l *loaded, dir string) error {
-	finder := blobFinder{dir: dir, own: l.path}
+	finder := blobFinder{dir: dir}
 	defer finder.close()
 	img, err := finder.open(ctx, l.path)
 	if errors.Is(err, errNoBlob) {

@@ -41,7 +41,7 @@ func Compact(ctx context.Context, o CompactOptions) (_ *Result, err error) {
 	if o.Output == "" {
 		o.Output = strings.TrimSuffix(o.Bootstrap, filepath.Ext(o.Bootstrap)) + ".bootstrap.compact"
 	}
-	finder := &blobFinder{dir: o.BlobDir, other: o.Source, own: o.Bootstrap}
+	finder := &blobFinder{dir: o.BlobDir, other: o.Source}
 	defer finder.close()
 	r, err := openRepacker(ctx, o.Bootstrap, o.BlobDir, finder)
 	if err != nil {

@@ -54,10 +54,12 @@ type CreateOptions struct {
 
 	Bootstrap    string // file; default: in BlobDir under its digest
 	BlobDir      string
-	Blob         string // file or pipe
-	BlobCacheDir string // for ready-made cache files instead of a blob
-	InlineMeta   bool   // the blob has the bootstrap
-	TOC          bool   // the blob has a table of contents
+	Blob         string    // file or pipe
+	Writer       io.Writer // gets the blob in place of Blob and BlobDir
+	TempDir      string    // for a layer that TypeTargzRef cannot stream to Writer; default: the system's
+	BlobCacheDir string    // for ready-made cache files instead of a blob
+	InlineMeta   bool      // the blob has the bootstrap
+	TOC          bool      // the blob has a table of contents
 
 	BlobOffset     int    // of the data in the blob's file
 	BlobID         string // default: the blob's SHA-256
@@ -159,7 +161,7 @@ func (o *CreateOptions) check() error {
 		return fmt.Errorf("whiteout specification %q is not known", o.Whiteout)
 	case !slices.Contains([]string{PrefetchNone, PrefetchFS, PrefetchBlob}, o.PrefetchPolicy):
 		return fmt.Errorf("prefetch policy %q is not known", o.PrefetchPolicy)
-	case o.BlobCacheDir == "" && o.Blob == "" && o.BlobDir == "":
+	case o.Writer == nil && o.BlobCacheDir == "" && o.Blob == "" && o.BlobDir == "":
 		return errors.New("both --blob and --blob-dir are missing, please specify one to store the generated data blob file")
 	case o.isRef() && (o.BlobID != "" || o.PrefetchPolicy == PrefetchBlob || o.BatchSize > 0 || o.Encrypt || o.FSVersion == "5"):
 		return fmt.Errorf("conversion type %s conflicts with --blob-id, --prefetch-policy blob, --batch-size, --encrypt and --fs-version 5", o.Type)
@@ -278,6 +280,8 @@ func (c *creation) prepare(ctx context.Context) error {
 // blobTarget says where the blob goes. That of a cache directory is removed when the cache is made.
 func (c *creation) blobTarget() target {
 	switch {
+	case c.Writer != nil:
+		return target{writer: c.Writer}
 	case c.BlobCacheDir != "":
 		return target{dir: c.BlobCacheDir, temp: true}
 	case c.Blob != "":

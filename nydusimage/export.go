@@ -42,7 +42,7 @@ func Export(ctx context.Context, o ExportOptions) (_ *Verity, err error) {
 	if err != nil {
 		return nil, err
 	}
-	finder := &blobFinder{dir: o.BlobDir, own: o.Bootstrap}
+	finder := &blobFinder{dir: o.BlobDir}
 	defer finder.close()
 	img, err := finder.open(ctx, o.Bootstrap)
 	if err != nil {

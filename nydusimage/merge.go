@@ -5,7 +5,10 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 
+	"github.com/lazuli-project/lazuli/blob"
+	"github.com/lazuli-project/lazuli/formats/nydus"
 	"github.com/lazuli-project/lazuli/formats/nydus/nydusblob"
 	"github.com/lazuli-project/lazuli/formats/nydus/rafs5"
 	"github.com/lazuli-project/lazuli/formats/nydus/rafs6"
@@ -14,11 +17,13 @@ import (
 
 // MergeOptions are the flags of "nydus-image merge". Lists are empty or have an entry for each source.
 type MergeOptions struct {
-	Sources   []string // bootstraps, or blobs that have theirs inside, lowest first
-	Parent    string   // bootstrap below them
-	Bootstrap string   // output file
-	BlobDir   string   // output directory, where Bootstrap is ""
-	ChunkDict string   // bootstrap, or "bootstrap=" and its path
+	Sources   []string      // bootstraps, or blobs that have theirs inside, lowest first
+	Layers    []blob.Source // what Sources only name, where these are no files
+	Parent    string        // bootstrap below them
+	Bootstrap string        // output file
+	Writer    io.Writer     // gets the bootstrap in place of Bootstrap and BlobDir
+	BlobDir   string        // output directory, where Bootstrap is ""
+	ChunkDict string        // bootstrap, or "bootstrap=" and its path
 
 	// What replaces the bootstraps' words about the layers' own blobs.
 	BlobDigests     []string // SHA-256 in hex: the blob's id; where data and chunk table are apart, the latter's
@@ -38,7 +43,7 @@ func Merge(ctx context.Context, o MergeOptions) (*Result, error) {
 		return nil, err
 	}
 	m := newMerge(&o)
-	raw, err := readBootstrap(ctx, o.Sources[0])
+	raw, err := m.read(ctx, 0)
 	switch {
 	case err != nil:
 		return nil, fmt.Errorf("load bootstrap %q: %w", o.Sources[0], err)
@@ -67,7 +72,7 @@ func Merge(ctx context.Context, o MergeOptions) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	path, err := writeFile(ctx, target{path: o.Bootstrap, dir: o.BlobDir}, plan)
+	path, err := writeFile(ctx, m.target(), plan)
 	if err != nil {
 		return nil, err
 	}
@@ -84,16 +89,28 @@ func (o *MergeOptions) check() error {
 		n    int
 	}{
 		{"blob digest", len(o.BlobDigests)}, {"original blob id", len(o.OriginalBlobIDs)}, {"blob size", len(o.BlobSizes)},
-		{"toc digest", len(o.TOCDigests)}, {"toc size", len(o.TOCSizes)},
+		{"toc digest", len(o.TOCDigests)}, {"toc size", len(o.TOCSizes)}, {"layer", len(o.Layers)},
 	} {
 		if l.n != 0 && l.n != n {
 			return fmt.Errorf("number of %s entries %d doesn't match number of sources %d", l.what, l.n, n)
 		}
 	}
-	if o.Bootstrap == "" && o.BlobDir == "" {
+	if o.Writer == nil && o.Bootstrap == "" && o.BlobDir == "" {
 		return errors.New("both --bootstrap and --blob-dir are missing, please specify one to store the generated metadata blob file")
 	}
 	return nil
+}
+
+func (o *MergeOptions) target() target {
+	return target{writer: o.Writer, path: o.Bootstrap, dir: o.BlobDir}
+}
+
+// read reads the bootstrap of source i.
+func (o *MergeOptions) read(ctx context.Context, i int) ([]byte, error) {
+	if o.Layers != nil {
+		return nydus.ReadBootstrap(ctx, o.Layers[i])
+	}
+	return readBootstrap(ctx, o.Sources[i])
 }
 
 // merge is a run of Merge.
@@ -155,7 +172,11 @@ func (m *merge) add(l *loaded) error {
 
 // layer lays a source over what is there.
 func (m *merge) layer(ctx context.Context, i int, path string) error {
-	l, err := load(ctx, path)
+	raw, err := m.read(ctx, i)
+	if err != nil {
+		return fmt.Errorf("load bootstrap %q: %w", path, err)
+	}
+	l, err := parse(raw, path)
 	if err != nil {
 		return err
 	}

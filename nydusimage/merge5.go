@@ -78,7 +78,7 @@ func (m *merge) merge5(ctx context.Context) (*Result, error) {
 	if err != nil {
 		return nil, fmt.Errorf("bootstrap: %w", err)
 	}
-	path, err := writeFile(ctx, target{path: m.Bootstrap, dir: m.BlobDir}, plan)
+	path, err := writeFile(ctx, m.target(), plan)
 	if err != nil {
 		return nil, err
 	}
@@ -90,7 +90,7 @@ func (m *merge) merge5(ctx context.Context) (*Result, error) {
 // layer5 loads source i.
 func (m *merge) layer5(ctx context.Context, i int) (*rafs5.Bootstrap, error) {
 	path := m.Sources[i]
-	raw, err := readBootstrap(ctx, path)
+	raw, err := m.read(ctx, i)
 	if err != nil {
 		return nil, err
 	}

@@ -63,7 +63,7 @@ func Optimize(ctx context.Context, o OptimizeOptions) (_ *Result, err error) {
 	if err != nil {
 		return nil, err
 	}
-	finder := &blobFinder{file: o.Blob, dir: o.BlobDir, other: o.Source, own: o.Bootstrap}
+	finder := &blobFinder{file: o.Blob, dir: o.BlobDir, other: o.Source}
 	defer finder.close()
 	r, err := openRepacker(ctx, o.Bootstrap, o.OutputBlobDir, finder)
 	if err != nil {

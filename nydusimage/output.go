@@ -17,17 +17,22 @@ import (
 	"github.com/lazuli-project/lazuli/formats"
 )
 
-// target is where a file goes: to a path, which may be a pipe, or into a directory under its digest.
+// target is where a file goes: to a writer, to a path, which may be a pipe, or into a directory under its digest.
 type target struct {
-	path string
-	dir  string
-	name string // in dir; "" is the SHA-256 in hex
-	temp bool   // it keeps the name that it has while it is written
+	writer io.Writer
+	path   string
+	dir    string
+	name   string // in dir; "" is the SHA-256 in hex
+	temp   bool   // it keeps the name that it has while it is written
 }
 
 // create begins the file. It never waits for the reader of a pipe; writing does, until the context ends.
 func (t target) create(ctx context.Context) (*object, error) {
 	o := &object{target: t, hash: sha256.New(), stop: func() bool { return true }}
+	if t.writer != nil {
+		o.dest = contextWriter{ctx, t.writer}
+		return o, nil
+	}
 	if t.path != "" {
 		o.dir = filepath.Dir(t.path)
 		if i, err := os.Stat(t.path); err == nil && !i.Mode().IsRegular() {
@@ -43,12 +48,15 @@ func (t target) create(ctx context.Context) (*object, error) {
 	if err != nil {
 		return nil, fmt.Errorf("create %s: %w", t.describe(), err)
 	}
-	o.file = f
+	o.file, o.dest = f, f
 	return o, nil
 }
 
 func (t target) describe() string {
-	if t.path != "" {
+	switch {
+	case t.writer != nil:
+		return "the result"
+	case t.path != "":
 		return t.path
 	}
 	return "a file in " + t.dir
@@ -57,6 +65,7 @@ func (t target) describe() string {
 // object is a file that is being written. It has its path once it is committed.
 type object struct {
 	target
+	dest  io.Writer // the file, or the target's writer
 	file  *os.File
 	pipe  *pipe
 	stop  func() bool // of the context's hold on the pipe
@@ -72,7 +81,7 @@ var (
 
 // Write implements [io.Writer].
 func (o *object) Write(p []byte) (int, error) {
-	w := io.Writer(o.file)
+	w := o.dest
 	if o.pipe != nil {
 		f, err := o.pipe.wait()
 		if err != nil {
@@ -106,6 +115,9 @@ func (o *object) Commit(context.Context) (digest.Digest, int64, error) {
 		}
 		o.final = o.path
 		return d, o.size, err
+	}
+	if o.writer != nil {
+		return d, o.size, nil
 	}
 	f := o.file
 	o.file = nil
@@ -180,4 +192,17 @@ func needDir(path, what string) error {
 		return fmt.Errorf("directory for %s: %w", what, err)
 	}
 	return nil
+}
+
+// contextWriter ends with its context.
+type contextWriter struct {
+	ctx context.Context //nolint:containedctx // io.Writer takes none
+	w   io.Writer
+}
+
+func (c contextWriter) Write(p []byte) (int, error) {
+	if c.ctx.Err() != nil {
+		return 0, context.Cause(c.ctx)
+	}
+	return c.w.Write(p)
 }

@@ -35,7 +35,11 @@ func (c *creation) refLayer(ctx context.Context, out *object) (_ formats.Layer, 
 		return formats.Layer{}, err
 	}
 	defer func() { _ = src.Close() }() // was read only
-	stored, desc, err := wholeLayer(ctx, src, filepath.Dir(c.Blob))
+	dir := c.TempDir
+	if c.Writer == nil {
+		dir = filepath.Dir(c.Blob)
+	}
+	stored, desc, err := wholeLayer(ctx, src, dir)
 	if err != nil {
 		return formats.Layer{}, fmt.Errorf("source: %w", err)
 	}

@@ -15,8 +15,10 @@ import (
 
 // UnpackOptions are the flags of "nydus-image unpack".
 type UnpackOptions struct {
-	Bootstrap string // or a blob that holds its own
-	Output    string // file or pipe
+	Bootstrap string      // or a blob that holds its own
+	Layer     blob.Source // such a blob in place of Bootstrap and Blob
+	Output    string      // file or pipe
+	Writer    io.Writer   // gets the tar in place of Output
 
 	Blob    string     // the only blob's file, or its data section alone
 	BlobDir string     // blobs by id
@@ -25,11 +27,14 @@ type UnpackOptions struct {
 
 // Unpack writes the files of a file system as a tar. Sockets, for which a tar has no entries, are left out and counted.
 func Unpack(ctx context.Context, o UnpackOptions) (sockets int, err error) {
-	if o.Output == "" {
+	if o.Writer == nil && o.Output == "" {
 		return 0, errors.New("invalid empty --output option")
 	}
-	finder := &blobFinder{file: o.Blob, dir: o.BlobDir, other: o.Source, own: o.Bootstrap}
+	finder := &blobFinder{file: o.Blob, dir: o.BlobDir, other: o.Source, layer: o.Layer}
 	defer finder.close()
+	if o.Layer != nil {
+		o.Bootstrap = layerName
+	}
 	img, err := finder.openData(ctx, o.Bootstrap)
 	if err != nil {
 		return 0, err
@@ -40,7 +45,7 @@ func Unpack(ctx context.Context, o UnpackOptions) (sockets int, err error) {
 	}
 	defer func() { err = errors.Join(err, im.Close()) }()
 	sockets = dropSockets(im.Tree.Root)
-	_, err = writeFile(ctx, target{path: o.Output}, &tarOf{ctx, im})
+	_, err = writeFile(ctx, target{writer: o.Writer, path: o.Output}, &tarOf{ctx, im})
 	if err != nil {
 		return 0, fmt.Errorf("unpack %s: %w", o.Bootstrap, err)
 	}
