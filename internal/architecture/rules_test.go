@@ -18,7 +18,7 @@ const module = "github.com/lazuli-project/lazuli"
 // rooms are the packages from the top of the house to its bottom, as folders. Imports go down this list only, and inside a room
 // freely. A package stands in the room whose name is the longest beginning of its folder.
 var rooms = []string{
-	"internal/tools", "cmd", "nydusify", "convertor", "run", "mount", "containerd", "record", "convert", "catalog", "nydusimage", "overlaybdtools", "unpack", "check", "image", "backend", "store", "fetch", "cache", "encrypt",
+	"internal/tools", "cmd", "registryproxy", "nydusify", "convertor", "run", "mount", "containerd", "record", "convert", "catalog", "nydusimage", "overlaybdtools", "unpack", "check", "image", "backend", "store", "fetch", "cache", "encrypt",
 	"formats/turbooci", "formats/overlaybd", "formats/nydus", "formats/oci", "formats/nydus/rafs5", "formats/nydus/rafs6", "formats/nydus/nydusblob",
 	"formats/turbooci/gzindex", "formats/overlaybd/lsmt", "formats/overlaybd/zfile", "formats", "disk", "tarfs", "recompress", "flate", "tree", "blob",
 }
