@@ -113,8 +113,11 @@ func (r *Rule) prepare() error {
 			return fmt.Errorf("suffix %q: letters, digits, '.', '_' and '-' are possible", r.Suffix)
 		}
 	}
-	r.repositories, r.tags = compile(r.Repositories), compile(r.Tags)
-	return nil
+	var err error
+	if r.repositories, err = compile(r.Repositories); err == nil {
+		r.tags, err = compile(r.Tags)
+	}
+	return err
 }
 
 var tagSuffix = regexp.MustCompile(`^[\w.-]{1,64}$`)
@@ -125,14 +128,18 @@ func (r *Rule) suffix(format string) string {
 }
 
 // compile makes a regular expression of a pattern; nil matches everything.
-func compile(pattern string) *regexp.Regexp {
+func compile(pattern string) (*regexp.Regexp, error) {
 	if pattern == "" {
-		return nil
+		return nil, nil
 	}
 	expr := regexp.QuoteMeta(pattern)
 	expr = strings.ReplaceAll(expr, `\*\*`, `.*`)
 	expr = strings.ReplaceAll(expr, `\*`, `[^/]*`)
-	return regexp.MustCompile("^" + expr + "$")
+	r, err := regexp.Compile("^" + expr + "$")
+	if err != nil {
+		return nil, fmt.Errorf("pattern %q: %w", pattern, err)
+	}
+	return r, nil
 }
 
 // matches reports whether the rule is for what was pushed, which is not a result of the rule itself.

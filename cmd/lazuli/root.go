@@ -99,7 +99,7 @@ An image is named as
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err} })
 	root.AddCommand(
 		a.convertCommand(), a.checkCommand(), a.inspectCommand(), a.lsCommand(), a.catCommand(), a.unpackCommand(), a.copyCommand(),
-		a.recordCommand(), a.versionCommand(),
+		a.recordCommand(), a.registryProxyCommand(), a.versionCommand(),
 	)
 	root.AddCommand(a.platformCommands()...)
 	root.AddCommand(a.dropInCommands()...)
