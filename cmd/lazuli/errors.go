@@ -11,6 +11,8 @@ import (
 
 	"github.com/lazuli-project/lazuli/blob"
 	"github.com/lazuli-project/lazuli/catalog"
+	"github.com/lazuli-project/lazuli/containerd"
+	"github.com/lazuli-project/lazuli/containerd/contentstore"
 	"github.com/lazuli-project/lazuli/convert"
 	"github.com/lazuli-project/lazuli/encrypt"
 	"github.com/lazuli-project/lazuli/formats/nydus"
@@ -60,10 +62,16 @@ func classify(ctx context.Context, err error) (code int, hint string) {
 		return exitUsage, `see "lazuli --help" and "lazuli COMMAND --help"`
 	case errors.Is(err, errDifferent):
 		return exitFailed, "convert the image again, and report this if it stays"
+	case errors.Is(err, errNoCompanion):
+		return exitFailed, `it is a program of its own, for BuildKit: "make buildkit" in the sources of lazuli builds it; put it beside lazuli`
 	case errors.Is(err, exec.ErrNotFound):
 		return exitFailed, `install the program (on Debian: "apt install runc"), or name another one`
 	case errors.Is(err, image.ErrOffline):
 		return exitNetwork, "run it once without --offline and with the same --cache, and read there what is needed"
+	case errors.Is(err, containerd.ErrUnreachable) && errors.Is(err, store.ErrNetwork):
+		return exitNetwork, "is containerd running? Its socket is named by --containerd-address or CONTAINERD_ADDRESS"
+	case errors.Is(err, contentstore.ErrMissing):
+		return exitNotFound, `containerd keeps what it pulled for its platform only, and may discard layers that it unpacked: "ctr content fetch IMAGE" gets all of an image again, --platform names one that is there`
 	case errors.Is(err, store.ErrDenied) && (errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EROFS)):
 		return exitDenied, "check the owner and permissions of the path, and whether its file system may be written"
 	case errors.Is(err, store.ErrDenied):

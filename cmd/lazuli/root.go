@@ -102,6 +102,7 @@ An image is named as
 		a.recordCommand(), a.registryProxyCommand(), a.versionCommand(),
 	)
 	root.AddCommand(a.platformCommands()...)
+	root.AddCommand(a.companionCommands()...)
 	root.AddCommand(a.dropInCommands()...)
 	return root
 }
