@@ -8,5 +8,7 @@ if ! "$tool" version 2>/dev/null | grep -q "${version#v}"; then
     GOBIN=$(pwd)/build go install "github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$version"
     tool=build/golangci-lint
 fi
-go vet ./...
-"$tool" run ./...
+tool=$(realpath "$tool")
+for module in . compat buildkit; do
+    (cd $module && go vet ./... && "$tool" run --config "$OLDPWD/.golangci.yml" ./...)
+done

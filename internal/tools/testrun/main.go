@@ -1,13 +1,15 @@
-// Command testrun reads the output of "go test -json" and prints what a person wants to know: failures with their
-// output, a line for each package, which tests could not run here and why, and the sums.
+// Command testrun runs the tests of Go modules, whose folders are its arguments, and prints what a person wants to know: failures
+// with their output, a line for each package, which tests could not run here and why, and the sums.
 package main
 
 import (
 	"bufio"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"slices"
 	"strings"
 )
@@ -34,13 +36,41 @@ func newSummary() *summary {
 
 func main() {
 	s := newSummary()
-	if err := s.read(os.Stdin, os.Stdout); err != nil {
-		fmt.Fprintln(os.Stderr, "testrun:", err)
-		os.Exit(2)
+	for _, dir := range os.Args[1:] {
+		if err := s.run(dir); err != nil {
+			fmt.Fprintln(os.Stderr, "testrun:", err)
+			os.Exit(2)
+		}
 	}
 	s.print(os.Stdout)
 	if s.failed > 0 || len(s.broken) > 0 || s.results == 0 {
 		os.Exit(1)
+	}
+}
+
+// run tests one module.
+func (s *summary) run(dir string) error {
+	before := s.results
+	cmd := exec.Command("go", "test", "-json", "-timeout", "20m", "./...")
+	cmd.Dir, cmd.Stderr = dir, os.Stderr
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return err
+	}
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	if err := s.read(out, os.Stdout); err != nil {
+		return errors.Join(err, cmd.Process.Kill(), cmd.Wait())
+	}
+	s.ended(dir, before, cmd.Wait())
+	return nil
+}
+
+// ended notes a module whose tests could not even begin; failed tests are noted already. before is how many packages had ended before.
+func (s *summary) ended(dir string, before int, err error) {
+	if s.results == before || err != nil && s.failed == 0 && len(s.broken) == 0 {
+		s.broken = append(s.broken, "module "+dir)
 	}
 }
 

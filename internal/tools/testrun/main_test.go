@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"strings"
 	"testing"
 )
@@ -77,5 +78,26 @@ func TestBrokenAfterFailure(t *testing.T) {
 	}
 	if len(s.broken) != 1 || s.broken[0] != "b" || !strings.Contains(out.String(), "panic: no") {
 		t.Errorf("%q\n%s", s.broken, &out)
+	}
+}
+
+func TestModuleWithoutResults(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name    string
+		results int
+		err     error
+		want    int
+	}{
+		{"tests passed", 1, nil, 0},
+		{"nothing ran", 0, errors.New("exit status 1"), 1},
+		{"no packages", 0, nil, 1},
+		{"ended early", 1, errors.New("exit status 2"), 1},
+	} {
+		s := newSummary()
+		s.results = c.results
+		if s.ended("x", 0, c.err); len(s.broken) != c.want {
+			t.Errorf("%s: broken %q", c.name, s.broken)
+		}
 	}
 }
