@@ -12,6 +12,9 @@ import (
 
 	"github.com/opencontainers/go-digest"
 
+	"github.com/lazuli-project/lazuli/formats/nydus/nydusblob"
+	"github.com/lazuli-project/lazuli/formats/nydus/rafs5"
+	"github.com/lazuli-project/lazuli/formats/nydus/rafs6"
 	"github.com/lazuli-project/lazuli/nydusimage"
 )
 
@@ -93,12 +96,15 @@ func writeBootstrapTar(ctx context.Context, dest io.Writer, boot []byte, layers 
 		return err
 	}
 	if opt.FsVersion == "6" {
-		done := make(map[digest.Digest]bool) // an image may have a layer twice
+		done, err := encryptedBlobs(boot)
+		if err != nil {
+			return err
+		}
 		for i := range layers {
 			if ctx.Err() != nil {
 				return context.Cause(ctx)
 			}
-			if d := layers[i].Digest; !done[d] {
+			if d := layers[i].Digest; !done[d] { // an image may have a layer twice
 				done[d] = true
 				if err := addTable(w, &layers[i]); err != nil {
 					return fmt.Errorf("layer %d, %s: %w", i, d, err)
@@ -119,6 +125,24 @@ func writeBootstrapTar(ctx context.Context, dest io.Writer, boot []byte, layers 
 		}
 	}
 	return w.Close()
+}
+
+// encryptedBlobs are blobs whose chunk tables are encrypted like their data, and stay in the blob.
+func encryptedBlobs(boot []byte) (map[digest.Digest]bool, error) {
+	set := make(map[digest.Digest]bool)
+	if rafs5.IsBootstrap(boot) {
+		return set, nil
+	}
+	image, _, err := rafs6.Inspect(boot)
+	if err != nil {
+		return nil, err
+	}
+	for i := range image.Blobs {
+		if b := &image.Blobs[i]; b.Features&nydusblob.FeatureEncrypted != 0 {
+			set[digest.NewDigestFromEncoded(digest.SHA256, b.ID)] = true
+		}
+	}
+	return set, nil
 }
 
 // addFile adds a file whose content write writes.
