@@ -3,6 +3,7 @@ package convert
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -127,7 +128,12 @@ func (c *conversion) carry(ctx context.Context, out Output, s *source, made []oc
 			d.Annotations = maps.Clone(d.Annotations)
 			d.Annotations[annotationReferenceDigest] = target.String()
 		}
-		if err := store.Copy(ctx, out.Target, c.src, d, store.CopyOptions{Concurrency: c.opt.Jobs}); err != nil {
+		err := store.Copy(ctx, out.Target, c.src, d, store.CopyOptions{Concurrency: c.opt.Jobs})
+		if c.opt.OnMissing != nil && errors.Is(err, store.ErrNotFound) {
+			c.opt.OnMissing(d, platformName(d.Platform))
+			continue
+		}
+		if err != nil {
 			return nil, fmt.Errorf("carry %s along: %w", d.Digest, err)
 		}
 		entries = append(entries, d)

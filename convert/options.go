@@ -58,6 +58,9 @@ type Options struct {
 	// BeforeTag is called for each converted image once the target has all of it but the manifest, which out's Target
 	// hands out nevertheless. An error ends the conversion before anything of the image can be seen.
 	BeforeTag func(ctx context.Context, out Output, image, source ocispec.Descriptor) error
+	// OnMissing, if set, is called for entries of the source's index that the source lacks, which are left out: images, unless Platforms
+	// asks for them, and what is carried along. Without it, they are errors.
+	OnMissing func(desc ocispec.Descriptor, platform string)
 	// OnProgress is called often, concurrently; it must be quick.
 	OnProgress func(Progress)
 	// Readers recognise images that are converted already; they are carried along as they are, but by [Reverse].
@@ -164,7 +167,7 @@ type ManifestRecord interface {
 	ForgetManifest(ctx context.Context, k ManifestKey, place string) error
 }
 
-// Result is a finished conversion.
+// Result is a finished conversion. Its sizes are in bytes.
 type Result struct {
 	Images []Image // one for each output and platform
 	// Tagged is what each output's target names now.
@@ -174,23 +177,24 @@ type Result struct {
 
 // Image is one converted image.
 type Image struct {
-	Format   string
-	Output   int // number of the output
-	Platform string
-	Source   ocispec.Descriptor
-	Desc     ocispec.Descriptor
+	Format   string             // name of the format
+	Output   int                // number of the output, from 0
+	Platform string             // "os/arch[/variant]"; "" where the source does not say
+	Source   ocispec.Descriptor // of the source's manifest
+	Desc     ocispec.Descriptor // of the manifest that was made
 	// SourceSize and Size are the stored bytes of all layers.
 	SourceSize, Size int64
-	Layers           []LayerResult
+	// Layers are the source's, lowest first. It is nil for an image that was converted before as a whole.
+	Layers []LayerResult
 	Stats            map[string]int64   // the format's own
 	CPU              map[string]float64 // seconds of the image's own stages
 }
 
 // LayerResult is one converted layer.
 type LayerResult struct {
-	Source ocispec.Descriptor
-	Desc   ocispec.Descriptor
-	Reused bool
+	Source ocispec.Descriptor // the source's layer
+	Desc   ocispec.Descriptor // what it became; its digest is empty for a layer that has no blob
+	Reused bool               // it was converted before; there are no figures then
 	// From is the place that a reused layer was taken from, as [store.Ref.Place] gives it; "" where the layer stands twice in
 	// the image.
 	From string

@@ -2,6 +2,7 @@ package convert
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -66,6 +67,9 @@ func (c *conversion) plan(ctx context.Context) (*source, error) {
 			continue
 		}
 		im, err := c.load(ctx, d)
+		if c.leftOut(d, err) {
+			continue
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -85,6 +89,18 @@ func (c *conversion) plan(ctx context.Context) (*source, error) {
 			orAll(c.opt.Platforms), strings.Join(seen, ", "))
 	}
 	return s, nil
+}
+
+// leftOut reports whether an entry of the index may be missing, and tells of it where it would have been converted.
+func (c *conversion) leftOut(d ocispec.Descriptor, err error) bool {
+	if c.opt.OnMissing == nil || !errors.Is(err, store.ErrNotFound) {
+		return false
+	}
+	if len(c.opt.Platforms) > 0 {
+		return !wanted(platformName(d.Platform), c.opt.Platforms)
+	}
+	c.opt.OnMissing(d, platformName(d.Platform))
+	return true
 }
 
 // marked reports whether a platform has features that mark an image of some format. Those of Windows are real ones.

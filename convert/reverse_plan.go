@@ -42,6 +42,9 @@ func (r *reversal) planReverse(ctx context.Context) (*source, error) {
 			continue
 		}
 		im, err := r.load(ctx, d)
+		if r.leftOut(d, err) {
+			continue
+		}
 		if err != nil {
 			return nil, err
 		}

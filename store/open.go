@@ -9,6 +9,12 @@ import (
 	"github.com/lazuli-project/lazuli/blob"
 )
 
+// Opener opens references of a transport.
+type Opener interface {
+	OpenSource(ctx context.Context, ref Ref, opts Options) (Source, error)
+	OpenTarget(ctx context.Context, ref Ref, opts Options) (Target, error)
+}
+
 // OpenSource connects to where an image is read from. What does not exist is told here for files, and by Resolve for
 // registries. A bare bootstrap is no image and is refused with blob.ErrUnsupported.
 func OpenSource(ctx context.Context, ref Ref, opts Options) (Source, error) {
@@ -19,6 +25,9 @@ func OpenSource(ctx context.Context, ref Ref, opts Options) (Source, error) {
 		return openLayout(ref)
 	case Archive, DockerArchive:
 		return openArchive(ctx, ref, opts)
+	}
+	if o := opts.Openers[ref.Transport]; o != nil {
+		return o.OpenSource(ctx, ref, opts)
 	}
 	return nil, fmt.Errorf("%s: no images are read from %q references: %w", ref, ref.Transport, blob.ErrUnsupported)
 }
@@ -40,6 +49,9 @@ func OpenTarget(ctx context.Context, ref Ref, opts Options) (Target, error) {
 		return newLayoutTarget(ref)
 	case Archive:
 		return newArchiveTarget(ref, opts)
+	}
+	if o := opts.Openers[ref.Transport]; o != nil {
+		return o.OpenTarget(ctx, ref, opts)
 	}
 	return nil, fmt.Errorf("%s: no images are written to %q references: %w", ref, ref.Transport, blob.ErrUnsupported)
 }

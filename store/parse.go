@@ -24,10 +24,12 @@ var refName = regexp.MustCompile(`^[A-Za-z0-9]+(?:(?:[-._:@/+]|--)[A-Za-z0-9]+)*
 //	oci:DIR[:TAG]   oci:DIR@DIGEST
 //	oci-archive:FILE[:TAG]          FILE - is standard input or output
 //	docker-archive:FILE[:REF]       likewise
+//	containerd:[NAMESPACE/]REF
 //	rafs:BOOTSTRAP[,DIR...]
 //
 // Short names are Docker Hub's, and a registry reference without tag and digest has the tag "latest". Paths of layouts
-// and archives have no colon in them (but for a drive letter). Errors wrap [ErrReference], or blob.ErrUnsupported for
+// and archives have no colon in them (but for a drive letter). What stands before the first slash of a containerd reference is a
+// namespace if a registry's host follows: something with a dot or a colon in it, or localhost. Errors wrap [ErrReference], or blob.ErrUnsupported for
 // transports that other tools have.
 func Parse(s string) (Ref, error) {
 	if len(s) > longestRef {
@@ -52,7 +54,9 @@ func Parse(s string) (Ref, error) {
 		r, err = parseDockerArchive(rest)
 	case Bare:
 		r, err = parseBare(rest)
-	case "containerd", "containers-storage", "docker-daemon", "dir":
+	case Containerd:
+		r, err = parseContainerd(rest)
+	case "containers-storage", "docker-daemon", "dir":
 		return Ref{}, fmt.Errorf("reference %q: transport %s is not in this build: %w", s, name, blob.ErrUnsupported)
 	default:
 		r, err = parseRegistry(s)
@@ -83,6 +87,28 @@ func parseRegistry(s string) (Ref, error) {
 		}
 	}
 	return r, nil
+}
+
+// namespaceName is what containerd allows as the name of a namespace.
+var namespaceName = regexp.MustCompile(`^[A-Za-z0-9]+(?:[-._][A-Za-z0-9]+)*$`)
+
+// longestNamespace bounds the names of namespaces, in bytes.
+const longestNamespace = 76
+
+func parseContainerd(s string) (Ref, error) {
+	var namespace string
+	if first, rest, ok := strings.Cut(s, "/"); ok && hasHost(rest) && namespaceName.MatchString(first) && len(first) <= longestNamespace {
+		namespace, s = first, rest
+	}
+	r, err := parseRegistry(s)
+	r.Transport, r.Namespace = Containerd, namespace
+	return r, err
+}
+
+// hasHost reports whether a reference begins with a registry's host, as Docker tells that from a part of a short name.
+func hasHost(s string) bool {
+	host, _, ok := strings.Cut(s, "/")
+	return ok && (strings.ContainsAny(host, ".:") || host == "localhost")
 }
 
 // cutPath splits PATH[:NAME]. A drive letter belongs to the path.
@@ -152,10 +178,14 @@ func parseBare(s string) (Ref, error) {
 // String returns the reference in the form that [Parse] reads.
 func (r Ref) String() string {
 	var b strings.Builder
-	if r.Transport == Registry {
-		b.WriteString(r.Host + "/" + r.Repo)
-	} else {
+	if r.Transport != Registry {
 		b.WriteString(string(r.Transport) + ":" + r.Path)
+	}
+	if r.Namespace != "" {
+		b.WriteString(r.Namespace + "/")
+	}
+	if r.Host != "" {
+		b.WriteString(r.Host + "/" + r.Repo)
 	}
 	for _, d := range r.Dirs {
 		b.WriteString("," + d)

@@ -2,6 +2,7 @@ package store
 
 import (
 	"errors"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -33,6 +34,15 @@ func TestParse(t *testing.T) {
 		{"oci:dir@" + someDigest, Ref{Transport: Layout, Path: "dir", Digest: someDigest}, ""},
 		{"oci:dir:docker.io/library/node:19", Ref{Transport: Layout, Path: "dir", Tag: "docker.io/library/node:19"}, ""},
 		{`oci:C:\dir:tag`, Ref{Transport: Layout, Path: `C:\dir`, Tag: "tag"}, ""},
+		{"containerd:node", Ref{Transport: Containerd, Host: "docker.io", Repo: "library/node", Tag: "latest"}, "containerd:docker.io/library/node:latest"},
+		{"containerd:docker.io/library/node:19", Ref{Transport: Containerd, Host: "docker.io", Repo: "library/node", Tag: "19"}, ""},
+		{"containerd:user/app:1", Ref{Transport: Containerd, Host: "docker.io", Repo: "user/app", Tag: "1"}, "containerd:docker.io/user/app:1"},
+		{"containerd:k8s.io/docker.io/library/node:19", Ref{Transport: Containerd, Namespace: "k8s.io", Host: "docker.io", Repo: "library/node", Tag: "19"}, ""},
+		{"containerd:k8s.io/library/node", Ref{Transport: Containerd, Host: "k8s.io", Repo: "library/node", Tag: "latest"}, "containerd:k8s.io/library/node:latest"},
+		{"containerd:a/b/c:1", Ref{Transport: Containerd, Host: "docker.io", Repo: "a/b/c", Tag: "1"}, "containerd:docker.io/a/b/c:1"},
+		{"containerd:moby/localhost:5000/app", Ref{Transport: Containerd, Namespace: "moby", Host: "localhost:5000", Repo: "app", Tag: "latest"}, "containerd:moby/localhost:5000/app:latest"},
+		{"containerd:localhost:5000/app:1", Ref{Transport: Containerd, Host: "localhost:5000", Repo: "app", Tag: "1"}, ""},
+		{"containerd:default/localhost/app@" + someDigest, Ref{Transport: Containerd, Namespace: "default", Host: "localhost", Repo: "app", Digest: someDigest}, ""},
 		{"oci-archive:-", Ref{Transport: Archive, Path: "-"}, ""},
 		{"oci-archive:a.tar:v1", Ref{Transport: Archive, Path: "a.tar", Tag: "v1"}, ""},
 		{"docker-archive:-", Ref{Transport: DockerArchive, Path: "-"}, ""},
@@ -60,23 +70,26 @@ func TestParse(t *testing.T) {
 func TestParseRefuses(t *testing.T) {
 	t.Parallel()
 	for in, want := range map[string]error{
-		"":                                   ErrReference,
-		"user/CASE":                          ErrReference,
-		"./dir":                              ErrReference,
-		"/dir":                               ErrReference,
-		"a:b:c":                              ErrReference,
-		"host/repo@sha256:abc":               ErrReference,
-		"oci:":                               ErrReference,
-		"oci:dir:":                           ErrReference,
-		"oci:dir:bad tag":                    ErrReference,
-		"oci::tag":                           ErrReference,
-		"oci-archive:":                       ErrReference,
-		"docker-archive:":                    ErrReference,
-		"docker-archive:a:B@:":               ErrReference,
-		"rafs:":                              ErrReference,
-		"rafs:a,,b":                          ErrReference,
-		"oci:a\nb":                           ErrReference,
-		"containerd:k8s.io/node":             blob.ErrUnsupported,
+		"":                             ErrReference,
+		"user/CASE":                    ErrReference,
+		"./dir":                        ErrReference,
+		"/dir":                         ErrReference,
+		"a:b:c":                        ErrReference,
+		"host/repo@sha256:abc":         ErrReference,
+		"oci:":                         ErrReference,
+		"oci:dir:":                     ErrReference,
+		"oci:dir:bad tag":              ErrReference,
+		"oci::tag":                     ErrReference,
+		"oci-archive:":                 ErrReference,
+		"docker-archive:":              ErrReference,
+		"docker-archive:a:B@:":         ErrReference,
+		"rafs:":                        ErrReference,
+		"rafs:a,,b":                    ErrReference,
+		"oci:a\nb":                     ErrReference,
+		"containerd:":                  ErrReference,
+		"containerd:k8s.io/":           ErrReference,
+		"containerd:a_/docker.io/node": ErrReference,
+		"containerd:" + strings.Repeat("a", 77) + "/docker.io/CASE": ErrReference,
 		"docker-daemon:node:19":              blob.ErrUnsupported,
 		"docker://":                          ErrReference,
 		"host/" + string(make([]byte, 9000)): ErrReference,
@@ -90,7 +103,7 @@ func TestParseRefuses(t *testing.T) {
 func FuzzParse(f *testing.F) {
 	for _, s := range []string{
 		"node:19", "host:5000/repo:tag", "oci:dir:tag", "oci:dir@" + someDigest, "oci-archive:-", "docker-archive:a:b",
-		"rafs:a,b", `oci:C:\x:y`, "containerd:x", "[::1]:80/a",
+		"rafs:a,b", `oci:C:\x:y`, "containerd:x", "containerd:k8s.io/docker.io/library/node:1", "containerd:a/localhost/b@" + someDigest, "[::1]:80/a",
 	} {
 		f.Add(s)
 	}

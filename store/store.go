@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net/http"
+	"net/url"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -72,6 +74,8 @@ type Options struct {
 	AuthFile      string // credential file; "" means the usual places of docker and podman, which Env tells
 	// Env looks up environment variables (DOCKER_CONFIG, REGISTRY_AUTH_FILE, XDG_RUNTIME_DIR, HOME); nil means none.
 	Env func(string) string
+	// Proxy chooses the HTTP proxy of a request; nil means none. Commands take [http.ProxyFromEnvironment].
+	Proxy func(*http.Request) (*url.URL, error)
 	// UserAgent of HTTP requests; "" means "lazuli".
 	UserAgent string
 	// TempDir is where archives are spooled; "" means beside the archive, or the system's for standard output.
@@ -79,6 +83,8 @@ type Options struct {
 	// Stdin and Stdout serve the archive "-".
 	Stdin  io.Reader
 	Stdout io.Writer
+	// Openers open references of transports that this package does not reach itself.
+	Openers map[Transport]Opener
 	// Retry bounds the repetition of failed requests.
 	Retry fetch.Retry
 	// Counters, if set, count the lazy reads of what [Source] opens, by class.

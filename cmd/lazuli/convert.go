@@ -161,7 +161,7 @@ func (a *app) convert(ctx context.Context, c *convertFlags, source, target strin
 	if c.options[catalog.KeyMediaTypes] == string(overlaybd.MediaTypesOCI) {
 		index.MediaType = ocispec.MediaTypeImageIndex
 	}
-	opt := convert.Options{Attach: attach, Subject: c.subject, Index: index, TempDir: c.tempDir, ArtifactManifest: artifact, Platforms: c.platforms, Jobs: a.jobs, Readers: catalog.LazyReaders(), OnProgress: onProgress, Others: others}
+	opt := convert.Options{Attach: attach, Subject: c.subject, Index: index, TempDir: c.tempDir, ArtifactManifest: artifact, Platforms: c.platforms, Jobs: a.jobs, Readers: catalog.LazyReaders(), OnProgress: onProgress, OnMissing: a.onMissing(sides.refs[0]), Others: others}
 	if c.check {
 		opt.BeforeTag = func(ctx context.Context, out convert.Output, made, source ocispec.Descriptor) error {
 			want, got := convertedSides(sides.source, source, out.Target, made)

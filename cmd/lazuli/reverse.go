@@ -25,7 +25,7 @@ func (a *app) reverse(ctx context.Context, c *convertFlags, source, target strin
 	if err != nil {
 		return err
 	}
-	opt := convert.Options{Platforms: c.platforms, Jobs: a.jobs, Readers: all[:len(all)-1], OnProgress: p.layer}
+	opt := convert.Options{Platforms: c.platforms, Jobs: a.jobs, Readers: all[:len(all)-1], OnProgress: p.layer, OnMissing: a.onMissing(refs[0])}
 	if c.check {
 		opt.BeforeTag = func(ctx context.Context, out convert.Output, made, source ocispec.Descriptor) error {
 			got, want := convertedSides(out.Target, made, src, source)

@@ -13,6 +13,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/lazuli-project/lazuli/internal/containerdtest"
 	"github.com/lazuli-project/lazuli/internal/imagetest"
 	"github.com/lazuli-project/lazuli/internal/registrytest"
 )
@@ -43,6 +44,7 @@ func TestScripts(t *testing.T) {
 				return err
 			}
 			e.Setenv("REGISTRY", r.Listen(cleaner{e, t}))
+			e.Setenv("CONTAINERD_ADDRESS", containerdtest.New(cleaner{e, t}).Listen(cleaner{e, t}))
 			// Neither records nor credentials of who runs the tests.
 			e.Setenv("XDG_STATE_HOME", filepath.Join(e.WorkDir, ".state"))
 			e.Setenv("XDG_CACHE_HOME", filepath.Join(e.WorkDir, ".cache"))

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net/http"
 	"os"
 	"strings"
 
@@ -18,6 +19,7 @@ type storeFlags struct {
 	plainHTTP, insecure bool
 	ca, cert, key       string
 	creds, authFile     string
+	containerd          containerdFlags
 
 	// What other programs' command lines have beside these.
 	certDirs, cas []string
@@ -36,6 +38,7 @@ func (s *storeFlags) add(f *pflag.FlagSet, prefix, side string) {
 	f.StringVar(&s.key, prefix+"key", "", "`FILE` with the client certificate's key")
 	f.StringVar(&s.creds, prefix+"creds", "", "`USER[:PASSWORD]` for "+side)
 	f.StringVar(&s.authFile, prefix+"authfile", "", "credential `FILE` for "+side)
+	s.containerd.add(f, prefix)
 }
 
 // addStoreFlags registers one set for both sides, and one for each.
@@ -64,6 +67,7 @@ func (s *storeFlags) over(both *storeFlags) *storeFlags {
 	if m.authFile == "" {
 		m.authFile = both.authFile
 	}
+	m.containerd = m.containerd.over(both.containerd)
 	return &m
 }
 
@@ -71,7 +75,8 @@ func (s *storeFlags) over(both *storeFlags) *storeFlags {
 func (a *app) storeOptions(s *storeFlags) (store.Options, error) {
 	o := store.Options{
 		PlainHTTP: s.plainHTTP, Insecure: s.insecure, CertDirs: s.certDirs, CAFiles: s.cas, Clients: s.clients, AuthFile: s.authFile,
-		Env: os.Getenv, UserAgent: "lazuli/" + version(), Stdin: a.stdin, Stdout: a.stdout, OnRequest: s.onRequest,
+		Env: os.Getenv, Proxy: http.ProxyFromEnvironment, UserAgent: "lazuli/" + version(), Stdin: a.stdin, Stdout: a.stdout, OnRequest: s.onRequest,
+		Openers: map[store.Transport]store.Opener{store.Containerd: s.containerd.opener()},
 	}
 	if (s.cert == "") != (s.key == "") {
 		return o, usagef("--cert and --key go together")

@@ -12,6 +12,10 @@ import (
 	"github.com/lazuli-project/lazuli/store"
 )
 
+// ErrMissing means that a content store lacks an object of an image that it knows: containerd pulls those of one platform only, and may
+// have discarded layers after unpacking them. It comes with store.ErrNotFound.
+var ErrMissing = errors.New("the content is not in the store")
+
 // Fail says what was tried with a service of containerd, and classifies why it did not work by the errors of package store.
 func Fail(ctx context.Context, what string, err error) error {
 	var class error

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/containerd/containerd/v2/core/content"
+	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -59,6 +60,9 @@ func (s *Source) reader(ctx context.Context, desc ocispec.Descriptor) (content.R
 		return nil, fmt.Errorf("digest %.100q: %w: %w", desc.Digest, blob.ErrCorrupt, err)
 	}
 	ra, err := s.cs.ReaderAt(s.in(ctx), desc)
+	if errdefs.IsNotFound(err) {
+		err = fmt.Errorf("%w: %w", ErrMissing, err)
+	}
 	if err != nil {
 		return nil, Fail(ctx, fmt.Sprintf("%s in %s", desc.Digest, s.ref), err)
 	}

@@ -4,6 +4,7 @@ package containerdtest
 
 import (
 	"context"
+	"os"
 	"path/filepath"
 	"slices"
 	"testing"
@@ -21,6 +22,12 @@ import (
 // Namespace is the one that tests use.
 const Namespace = "test"
 
+// Cleaner is what New and Listen need of a test.
+type Cleaner interface {
+	Cleanup(f func())
+	Fatal(args ...any)
+}
+
 // Containerd is a database with a content store.
 type Containerd struct {
 	DB     *metadata.DB
@@ -29,9 +36,8 @@ type Containerd struct {
 }
 
 // New makes an empty one.
-func New(tb testing.TB) *Containerd {
-	tb.Helper()
-	dir := tb.TempDir()
+func New(tb Cleaner) *Containerd {
+	dir := tempDir(tb)
 	cs, err := local.NewStore(filepath.Join(dir, "content"))
 	if err != nil {
 		tb.Fatal(err)
@@ -42,10 +48,20 @@ func New(tb testing.TB) *Containerd {
 	}
 	tb.Cleanup(func() { _ = file.Close() })
 	db := metadata.NewDB(file, cs, nil)
-	if err := db.Init(tb.Context()); err != nil {
+	if err := db.Init(context.Background()); err != nil {
 		tb.Fatal(err)
 	}
 	return &Containerd{DB: db, Images: metadata.NewImageStore(db), Leases: metadata.NewLeaseManager(db)}
+}
+
+// tempDir makes a directory with a short path, as sockets need it.
+func tempDir(tb Cleaner) string {
+	dir, err := os.MkdirTemp("", "ctrd")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return dir
 }
 
 // Context returns the test's context in a namespace.
