@@ -1,0 +1,544 @@
+#!/bin/bash
+# Builds images by lazuli-buildkitd with an unmodified buildctl, pushes them to real registries, and compares them with what BuildKit
+# itself exports of the same builds, by "lazuli check --source".
+#
+#   scripts/compare-buildkit.sh [LAZULI [LAZULI-BUILDKITD]]        build/lazuli and build/lazuli-buildkitd if not given
+#
+# buildctl, the registries and containerd are built by Go's module proxy into build/clients, once for each version. Everything runs in
+# namespaces of its own, with all files in their memory: nothing is left behind. Needs root, FUSE, runc, curl, jq and a Debian
+# system, some of whose packages are the base images. MEASURE=1 measures exports instead.
+set -euo pipefail
+export LC_ALL=C CGO_ENABLED=0
+
+buildkit_version=v0.32.2     # of github.com/moby/buildkit
+containerd_version=v2.4.2    # of github.com/containerd/containerd/v2
+distribution_version=v3.1.2  # of github.com/distribution/distribution/v3
+olareg_version=v0.2.2        # of github.com/olareg/olareg
+
+cd "$(dirname "$0")/.."
+lazuli=$(realpath "${1:-build/lazuli}")
+buildkitd=$(realpath "${2:-build/lazuli-buildkitd}")
+clients=$PWD/build/clients
+registry=localhost:5000  # olareg: lists referrers
+plain=localhost:5001     # distribution: does not
+private=localhost:5002   # olareg, for those who have the password
+
+# --- Building -------------------------------------------------------------------------------------------------------------------
+
+# build NAME VERSION MODULE PACKAGE...: builds programs of a module's version, in a module that only requires it: "go install" refuses
+# modules with exclude directives.
+build() {
+    local name=$1 version=$2 module=$3 dir=$clients/$1
+    shift 3
+    echo "$version $*" >"$clients/$name.wanted"
+    ! cmp -s "$clients/$name.wanted" "$clients/$name.built" || return 0
+    rm -rf "$dir/go.sum" "$clients/$name.built"
+    mkdir -p "$dir/bin"
+    cat >"$dir/go.mod" <<EOM
+module clients/$name
+
+go 1.26
+
+require $module $version
+
+exclude (
+	github.com/davecgh/go-spew v1.1.2-0.20180830191138-d8f796af33cc
+	github.com/pmezard/go-difflib v1.0.1-0.20181226105442-5d4384ee4fb2
+)
+EOM
+    (cd "$dir" && timeout 900 go build -mod=mod -trimpath -o bin/ "$@") || { echo "$0: $name cannot be built" >&2; return 1; }
+    mv "$clients/$name.wanted" "$clients/$name.built"
+}
+
+build_all() {
+    mkdir -p "$clients/bin"
+    echo "module clients" >"$clients/go.mod" # nothing below is of this project's module
+    go build -o "$clients/bin/loopback" ./internal/tools/clients # turns the loopback device on
+    build buildctl $buildkit_version github.com/moby/buildkit github.com/moby/buildkit/cmd/buildctl
+    build olareg $olareg_version github.com/olareg/olareg github.com/olareg/olareg/cmd/olareg
+    build distribution $distribution_version github.com/distribution/distribution/v3 github.com/distribution/distribution/v3/cmd/registry
+    build containerd $containerd_version github.com/containerd/containerd/v2 github.com/containerd/containerd/v2/cmd/{containerd,ctr,containerd-shim-runc-v2}
+}
+
+# --- Running --------------------------------------------------------------------------------------------------------------------
+
+failures=0
+daemons=()
+
+# limited COMMAND...: with the time limit of one call.
+limited() { timeout --kill-after=5 180 "$@"; }
+
+# try OPERATION COMMAND...: says how a command ends, and shows what it printed if it fails.
+try() {
+    local operation=$1 began=$SECONDS status
+    shift
+    if [ -n "${ONLY:-}" ] && [[ "$operation" != *${ONLY}* ]]; then return; fi
+    set +e
+    (set -e; "$@") >"$work/log" 2>&1
+    status=$?
+    set -e
+    if [ $status = 0 ]; then
+        echo "works      $operation ($((SECONDS - began)) s)"
+        return
+    fi
+    failures=$((failures + 1))
+    echo "FAILS      $operation (status $status)"
+    tail -n 40 "$work/log" | sed 's/^/    /'
+}
+
+# start COMMAND...: in the background, until the script ends.
+start() {
+    "$@" >"$work/daemon-${#daemons[@]}.log" 2>&1 &
+    daemons+=($!)
+}
+
+# await COMMAND...: until it succeeds, for at most 20 seconds.
+await() {
+    local turn
+    for turn in {1..100}; do
+        ! "$@" >/dev/null 2>&1 || return 0
+        sleep 0.2
+    done
+    echo "$0: not ready after $turn turns: $*" >&2
+    tail -n 20 "$work"/daemon-*.log >&2
+    return 1
+}
+
+stop_daemons() {
+    local i
+    # In turns, the last one first: a daemon may use those before it.
+    for ((i = ${#daemons[@]} - 1; i >= 0; i--)); do
+        kill "${daemons[i]}" 2>/dev/null || true
+        wait "${daemons[i]}" || true
+    done
+    # What BuildKit leaves behind, where there are control groups.
+    find /sys/fs/cgroup -depth -type d -path "*/$(basename "$work")*" -exec rmdir {} + 2>/dev/null || true
+}
+
+# --- Images ---------------------------------------------------------------------------------------------------------------------
+
+# pack FILE PACKAGE...: a tar of the files of installed packages, with all directories that they are in.
+pack() {
+    local file=$1 path
+    shift
+    dpkg -L "$@" | sed -n 's#^/\(bin\|sbin\|lib\|lib64\)/#/usr/\1/#; s#^/\([^.].*\)#\1#p' | while IFS= read -r path; do
+        while [[ $path = */* ]]; do
+            echo "$path"
+            path=${path%/*}
+        done
+        echo "$path"
+    done | sort -u | while IFS= read -r path; do
+        if [ -e "/$path" ] || [ -L "/$path" ]; then echo "$path"; fi
+    done | tar -C / --no-recursion --numeric-owner -cf "$file" -T -
+}
+
+# blob TYPE FILE: puts a file into the layout and prints its descriptor.
+blob() {
+    local sum
+    sum=$(sha256sum <"$2" | cut -d' ' -f1)
+    cp "$2" "$layout/blobs/sha256/$sum"
+    printf '{"mediaType":"application/vnd.oci.image.%s","digest":"sha256:%s","size":%d}' "$1" "$sum" "$(stat -c %s "$2")"
+}
+
+# base_image NAME TAR...: pushes an image of layers for this machine.
+base_image() {
+    local name=$1 layer diffs='' layers='' layout=$work/$1 config manifest
+    shift
+    mkdir -p "$layout/blobs/sha256"
+    for layer in "$@"; do
+        diffs+=",\"sha256:$(sha256sum <"$layer" | cut -d' ' -f1)\""
+        gzip -n -6 <"$layer" >"$layer.gz"
+        layers+=,$(blob layer.v1.tar+gzip "$layer.gz")
+    done
+    printf '{"architecture":"%s","os":"linux","config":{"Env":["PATH=/usr/bin"]},"rootfs":{"type":"layers","diff_ids":[%s]}}' \
+        "$machine" "${diffs#,}" >"$work/config"
+    config=$(blob config.v1+json "$work/config")
+    printf '{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","config":%s,"layers":[%s]}' \
+        "$config" "${layers#,}" >"$work/manifest"
+    manifest=$(blob manifest.v1+json "$work/manifest")
+    printf '{"schemaVersion":2,"manifests":[%s]}' "$manifest" >"$layout/index.json"
+    echo '{"imageLayoutVersion":"1.0.0"}' >"$layout/oci-layout"
+    "$lazuli" copy -q "oci:$layout" "$registry/$name"
+}
+
+images() {
+    machine=$(dpkg --print-architecture)
+    mkdir -p "$work/deleted/usr/share/perl5"
+    pack "$work/layer-0" base-files libc6 dash coreutils libselinux1 libpcre2-8-0 libacl1 libattr1 libgmp10
+    pack "$work/layer-1" perl-base dpkg debconf
+    touch "$work/deleted/usr/share/.wh.dpkg" "$work/deleted/usr/share/perl5/.wh..wh..opq"
+    tar -C "$work/deleted" -cf "$work/layer-2" usr
+    base_image base "$work/layer-0"
+    base_image debian "$work"/layer-{0,1,2}
+}
+
+# manifest IMAGE [DIGEST]: prints what an image's name, or a digest in its repository, is in its registry.
+manifest() {
+    local name=${1#*/}
+    limited curl -sSf ${CURL_USER:+-u "$CURL_USER"} -H 'Accept: application/vnd.oci.image.index.v1+json' -H 'Accept: application/vnd.oci.image.manifest.v1+json' \
+        "http://${1%%/*}/v2/${name%:*}/manifests/${2:-$(tag_of "$name")}"
+}
+
+tag_of() { if [[ $1 = *:* ]]; then echo "${1##*:}"; else echo latest; fi; }
+
+# blob_of IMAGE DIGEST
+blob_of() {
+    local name=${1#*/}
+    limited curl -sSfL "http://${1%%/*}/v2/${name%:*}/blobs/$2"
+}
+
+# is ACTUAL EXPECTED
+is() {
+    if [ "$1" != "$2" ]; then
+        printf 'expected %s\n     got %s\n' "$2" "$1"
+        return 1
+    fi
+}
+
+# equals IMAGE SOURCE [FLAG...]
+equals() { limited "$lazuli" check --progress none "$1" --source "$2" "${@:3}"; }
+
+# --- Builds ---------------------------------------------------------------------------------------------------------------------
+
+# context NAME DOCKERFILE: makes a directory to build in.
+context() {
+    local dir=$work/context-$1
+    mkdir -p "$dir/files/sub"
+    printf '%s\n' "$2" >"$dir/Dockerfile"
+    echo content >"$dir/files/sub/file"
+    ln -sf sub/file "$dir/files/link"
+    [ -e "$dir/files/large" ] || head -c 3000000 "$clients/bin/loopback" >"$dir/files/large"
+}
+
+# bctl NAME [FLAG...]: builds in a context.
+bctl() {
+    local dir=$work/context-$1
+    shift
+    limited buildctl build --progress=plain --frontend dockerfile.v0 --local context="$dir" --local dockerfile="$dir" "$@"
+}
+
+# builds NAME KEYS [FLAG...]: exports a context, and compares it with its OCI export.
+builds() {
+    local name=$1 keys=$2 image
+    shift 2
+    image=${keys#*name=}
+    image=${image%%,*}
+    bctl "$name" --output "$keys" "$@"
+    bctl "$name" --output "type=oci,dest=$work/$name.tar" "$@"
+    equals "$image" "oci-archive:$work/$name.tar"
+}
+
+# fails TEXT COMMAND...: it must fail with that text.
+fails() {
+    local text=$1
+    shift
+    if "$@" >"$work/failed" 2>&1; then
+        echo "it works: $*"
+        return 1
+    fi
+    grep -qF -- "$text" "$work/failed" || { echo "no '$text' in:"; cat "$work/failed"; return 1; }
+}
+
+layer_types() { manifest "$1" "${2:-}" | jq -r '[.layers[] | if .annotations["containerd.io/snapshot/nydus-blob"] then "blob" elif .annotations["containerd.io/snapshot/nydus-bootstrap"] then "bootstrap" else .mediaType end] | join(" ")'; }
+
+hello() {
+    mkdir -p /tmp/hello
+    printf 'FROM %s/base\nRUN echo hello >/hello && mkdir /made && cp -r /etc /made/\n' "$registry" >/tmp/hello/Dockerfile
+    # The line of the first nydus exporter's documentation.
+    buildctl build --frontend=dockerfile.v0 --local context=/tmp/hello --local dockerfile=/tmp/hello \
+      --output type=nydus,name=localhost:5000/hello
+    is "$(layer_types localhost:5000/hello)" "blob blob bootstrap"
+    buildctl build --frontend=dockerfile.v0 --local context=/tmp/hello --local dockerfile=/tmp/hello \
+      --output type=oci,dest=- >"$work/hello.tar"
+    equals localhost:5000/hello "oci-archive:$work/hello.tar"
+}
+
+hello_mounts() {
+    mkdir -p "$work/mnt"
+    limited "$lazuli" mount --detach --cache "$work/mnt-cache" localhost:5000/hello "$work/mnt"
+    is "$(cat "$work/mnt/hello")" hello
+    cmp "$work/mnt/usr/bin/dash" /usr/bin/dash
+    "$lazuli" umount "$work/mnt"
+}
+
+keys_right() {
+    local keys
+    for keys in registry.insecure registry.insecure=true registry.insecure=false oci-mediatypes=true oci-mediatypes= oci-mediatypes=false \
+        compression=zstd compression=lz4 compression=none,level= compression=zstd,level=9 chunk-size=256KiB batch-size=128KiB fs-version=5 fs-version=6 \
+        digest=sha256 digest=blake3 '"prefetch=/usr/bin,/etc"' merge-manifest=false attach=tag push=true push= source-date-epoch=0 \
+        source-date-epoch=0,rewrite-timestamp=true annotation.org.example=x "chunk-dict=$registry/hello" force-compression=true; do
+        echo "== $keys"
+        bctl app --output "type=nydus,name=$registry/keys,$keys" || return 1
+        if [[ $keys = *rewrite-timestamp* ]]; then
+            bctl app --output "type=oci,dest=$work/rewritten.tar,$keys"
+            equals "$registry/keys" "oci-archive:$work/rewritten.tar"
+            continue
+        fi
+        equals "$registry/keys" "oci-archive:$work/app.tar"
+    done
+    manifest "$registry/keys" >/dev/null
+    bctl app --output "type=nydus,name=$registry/keys:annotated,annotation.org.example=x"
+    is "$(manifest "$registry/keys:annotated" | jq -r '.annotations["org.example"]')" x
+    bctl app --output "\"type=nydus,name=$registry/keys:one,$registry/keys:two\""
+    is "$(manifest "$registry/keys:one")" "$(manifest "$registry/keys:two")"
+    bctl app --output "type=nydus,name=$registry/keys:absent,push=false" --metadata-file "$work/metadata"
+    fails 404 manifest "$registry/keys:absent"
+    is "$(jq -r '."containerimage.digest"' "$work/metadata")" "sha256:$(manifest "$registry/keys:one" | sha256sum | cut -d' ' -f1)"
+    is "$(jq -r '."image.name"' "$work/metadata")" "$registry/keys:absent"
+    bctl app --output type=nydus,push=false
+    bctl app --output "type=nydus,name=$registry/bydigest,push-by-digest=true"
+    fails 404 manifest "$registry/bydigest"
+    manifest "$registry/bydigest" "$(jq -r '."containerimage.digest"' "$work/metadata")" >/dev/null
+}
+
+keys_wrong() {
+    local keys
+    while IFS='|' read -r keys text; do
+        echo "== $keys"
+        fails "$text" bctl app --output "type=nydus,name=$registry/wrong,$keys"
+    done <<'END'
+registry.insecure=maybe|non-bool value specified for registry.insecure
+oci-mediatypes=maybe|non-bool value specified for oci-mediatypes
+merge-manifest=maybe|non-bool value specified for merge-manifest
+push=maybe|non-bool value specified for push
+attach=else|tag, index and referrer are possible
+compression=brotli|compression
+chunk-size=1MB|chunk-size
+chunk-size=5000|chunk
+batch-size=x|batch-size
+fs-version=7|version
+level=high|level
+digest=md5|digest
+fs=ext4|unknown key "fs"
+colour=blue|unknown key "colour"
+merge-manifest=true,attach=index|merge-manifest
+chunk-dict=localhost:5000/absent|chunk-dict
+name=UPPER|name=
+push=true,name=|name is needed
+END
+    fails 'could not be found' bctl app --output "type=zydus,name=$registry/wrong"
+    fails 'name is needed' bctl app --output type=nydus
+    fails 404 manifest "$registry/wrong"
+}
+
+two_platforms() {
+    context multi 'FROM scratch AS files
+COPY files /files
+FROM files
+ARG TARGETARCH
+COPY files/sub/file /of-$TARGETARCH'
+    bctl multi --opt platform=linux/amd64,linux/arm64 --output "type=nydus,name=$registry/multi"
+    is "$(manifest "$registry/multi" | jq -r '[.manifests[].platform.architecture] | join(" ")')" "amd64 arm64"
+    bctl multi --opt platform=linux/amd64,linux/arm64 --output "type=oci,dest=$work/multi.tar"
+    equals "$registry/multi" "oci-archive:$work/multi.tar" --platform linux/amd64
+    equals "$registry/multi" "oci-archive:$work/multi.tar" --platform linux/arm64
+}
+
+# attested KEYS: every attestation in the index is about an image that is there, in all that it says.
+attested() {
+    local image=$registry/attested:$1 index att digest layer
+    bctl app --opt attest:provenance=mode=max --opt attest:sbom="$2" --output "type=nydus,name=$image$3" || return 1
+    manifest "$image" >"$work/index"
+    jq -r '.manifests[] | select(.annotations["vnd.docker.reference.type"] == "attestation-manifest") | .digest + " " + .annotations["vnd.docker.reference.digest"]' \
+        <"$work/index" >"$work/attestations"
+    [ -s "$work/attestations" ]
+    while read -r att digest; do
+        manifest "$image" "$digest" >/dev/null
+        manifest "$image" "$att" >"$work/attestation"
+        if [ "$(jq -r '.subject.digest // empty' <"$work/attestation")" ]; then is "$(jq -r .subject.digest <"$work/attestation")" "$digest"; fi
+        for layer in $(jq -r '.layers[].digest' <"$work/attestation"); do
+            blob_of "$image" "$layer" >"$work/statement"
+            is "sha256:$(sha256sum <"$work/statement" | cut -d' ' -f1)" "$layer"
+            is "$(jq -r '[.subject[].digest.sha256] | unique | join(" ")' <"$work/statement")" "${digest#sha256:}"
+            jq -r .predicateType <"$work/statement"
+        done
+    done <"$work/attestations"
+    equals "$image" "oci-archive:$work/app.tar"
+}
+
+provenance() {
+    attested plain '' ''
+    grep -q slsa.dev/provenance "$work/statement"
+    # Attestations as images instead of artifacts.
+    attested images '' ,oci-artifact=false
+    attested build '' ,merge-manifest=build
+}
+
+cached() {
+    local kind to from
+    for kind in registry local; do
+        if [ $kind = registry ]; then
+            to="type=registry,ref=$registry/cache,mode=max" from="type=registry,ref=$registry/cache"
+        else
+            to="type=local,dest=$work/cache,mode=max" from="type=local,src=$work/cache"
+        fi
+        bctl app --output "type=nydus,name=$registry/cached:$kind" --export-cache "$to"
+        limited buildctl prune --all >/dev/null
+        bctl app --output "type=nydus,name=$registry/cached:imported" --import-cache "$from" 2>&1 | tee "$work/progress"
+        grep -q CACHED "$work/progress"
+        equals "$registry/cached:imported" "oci-archive:$work/app.tar"
+    done
+    limited buildctl prune --all >/dev/null
+    bctl app --output "type=nydus,name=$registry/cached:inline" --export-cache type=inline
+    equals "$registry/cached:inline" "oci-archive:$work/app.tar"
+}
+
+two_outputs() {
+    limited buildctl prune --all >/dev/null
+    bctl app --output "type=nydus,name=$registry/both:nydus" --output "type=image,name=$registry/both:oci,push=true"
+    equals "$registry/both:nydus" "$registry/both:oci"
+    is "$(manifest "$registry/both:oci" | jq -r '[.layers[].mediaType] | unique | join(" ")')" application/vnd.oci.image.layer.v1.tar+gzip
+    bctl app --output "type=nydus,name=$registry/both:one" --output "type=overlaybd,name=$registry/both:two"
+    equals "$registry/both:one" "$registry/both:oci"
+    equals "$registry/both:two" "$registry/both:oci"
+    # Both formats, and the plain image, under one name.
+    bctl app --output "type=nydus,name=$registry/both:index,attach=index" --output "type=overlaybd,name=$registry/both:index,attach=index"
+    is "$(manifest "$registry/both:index" | jq '.manifests | length')" 3
+    is "$(manifest "$registry/both:index" | jq -r '.manifests[0].digest')" "sha256:$(manifest "$registry/both:oci" | sha256sum | cut -d' ' -f1)"
+}
+
+merged() {
+    local i image oci
+    for image in "$registry/merged" "$plain/merged"; do
+        bctl app --output "type=image,name=$image,push=true"
+        oci=$(manifest "$image" | sha256sum | cut -d' ' -f1)
+        for i in 1 2 3; do
+            bctl app --output "type=nydus,name=$image,merge-manifest=true"
+            is "$(manifest "$image" | jq -r '[.manifests[] | .platform.os + "/" + .platform.architecture + ((.platform["os.features"] // []) | join("+"))] | join(" ")')" \
+                "linux/$machine linux/${machine}nydus.remoteimage.v1"
+            is "$(manifest "$image" | jq -r '.manifests[0].digest')" "sha256:$oci"
+        done
+        manifest "$image" | jq -r '.manifests[1]'
+        # On its own, where nothing is there; and beside the plain image of the same build.
+        bctl app --output "type=nydus,name=$image:alone,merge-manifest="
+        is "$(manifest "$image:alone" | jq '.manifests | length')" 1
+        bctl app --output "type=nydus,name=$image:build,merge-manifest=build"
+        is "$(manifest "$image:build" | jq -r '.manifests[0].digest')" "sha256:$oci"
+        equals "$image:build" "$image@sha256:$oci"
+    done
+}
+
+referred() {
+    local image subject
+    for image in "$registry/referred" "$plain/referred"; do
+        bctl app --output "type=nydus,name=$image,attach=referrer"
+        bctl app --output "type=overlaybd,name=$image,attach=referrer"
+        is "$(manifest "$image" | jq -r '.layers[-1].mediaType')" application/vnd.oci.image.layer.v1.tar+gzip
+        subject=sha256:$(manifest "$image" | sha256sum | cut -d' ' -f1)
+        if [ "$image" = "$registry/referred" ]; then
+            limited curl -sSf "http://$registry/v2/referred/referrers/$subject" >"$work/referrers"
+            fails 404 manifest "$image" "${subject/:/-}"
+        else
+            manifest "$image" "${subject/:/-}" >"$work/referrers"
+        fi
+        is "$(jq '.manifests | length' <"$work/referrers")" 2
+        is "$(manifest "$image" "$(jq -r '.manifests[0].digest' <"$work/referrers")" | jq -r .subject.digest)" "$subject"
+    done
+}
+
+every_format() {
+    local keys
+    for keys in nydus nydus-ref overlaybd turbo-oci nydus-ref,chunk-size=2MiB overlaybd,compression=zstd,vsize=8 turbo-oci,fs=erofs overlaybd,base-layer=true; do
+        echo "== $keys"
+        bctl app --output "type=${keys%%,*},name=$registry/format:${keys%%,*}${keys#"${keys%%,*}"}" || return 1
+        equals "$registry/format:${keys%%,*}" "oci-archive:$work/app.tar"
+    done
+}
+
+credentials() {
+    export DOCKER_CONFIG=$work/home/docker
+    mkdir -p "$DOCKER_CONFIG"
+    printf '{"auths":{"%s":{"auth":"%s"}}}' "$private" "$(printf 'user:secret' | base64)" >"$DOCKER_CONFIG/config.json"
+    bctl app --output "type=nydus,name=$private/app"
+    bctl app --output "type=nydus,name=$private/app,merge-manifest=true"
+    bctl app --output "type=nydus,name=$private/dict,chunk-dict=$private/app"
+    bctl app --output "type=nydus,name=$private/referred,attach=referrer"
+    equals "$private/dict" "oci-archive:$work/app.tar"
+    unset DOCKER_CONFIG
+    fails 401 bctl app --output "type=nydus,name=$private/nobody"
+}
+
+# converted FILE: how many layers were converted, and how many taken as they were before.
+converted() { printf '%d %d' "$(grep -c 'converting layer.*done' "$1" || true)" "$(grep -c 'reusing layer.*done' "$1" || true)"; }
+
+converts_once() {
+    limited buildctl prune --all >/dev/null
+    context once "FROM $registry/debian
+COPY files/large /large
+COPY files/sub /sub
+RUN echo made >/made"
+    bctl once --output "type=nydus,name=$registry/once" 2>&1 | tee "$work/progress"
+    is "$(converted "$work/progress")" '6 0'
+    bctl once --output "type=nydus,name=$registry/once" 2>&1 | tee "$work/progress"
+    is "$(converted "$work/progress")" '0 6'
+    context once "FROM $registry/debian
+COPY files/large /large
+COPY files/sub /sub
+RUN echo changed >/made"
+    bctl once --output "type=nydus,name=$registry/once" 2>&1 | tee "$work/progress"
+    is "$(converted "$work/progress")" '1 5'
+    # Other options are other layers.
+    bctl once --output "type=nydus,name=$registry/once,compression=lz4" 2>&1 | tee "$work/progress"
+    is "$(converted "$work/progress")" '6 0'
+}
+
+run_all() {
+    work=$BUILDKIT_DIR
+    mount -t tmpfs tmpfs "$work"
+    mount -t tmpfs tmpfs /tmp/hello
+    trap stop_daemons EXIT
+    mkdir "$work"/{home,tmp,olareg,private,distribution,run}
+    export PATH=$clients/bin:$clients/buildctl/bin:$clients/olareg/bin:$clients/containerd/bin:$PATH HOME=$work/home TMPDIR=$work/tmp BUILDKIT_HOST=unix://$work/buildkitd.sock
+    start loopback "$work/loopback" 127.0.0.1:5003 127.0.0.1:5443
+    await bash -c 'exec 3<>/dev/tcp/127.0.0.1/5003'
+    start olareg serve --addr 127.0.0.1 --port 5000 --dir "$work/olareg"
+    start olareg serve --addr 127.0.0.1 --port 5002 --dir "$work/private" --auth-static-login user:secret
+    printf 'version: 0.1\nstorage: {filesystem: {rootdirectory: %s}}\nhttp: {addr: "127.0.0.1:5001"}\n' "$work/distribution" >"$work/distribution.yaml"
+    OTEL_TRACES_EXPORTER=none start "$clients/distribution/bin/registry" serve "$work/distribution.yaml"
+    for port in 5000 5001 5002; do await bash -c "exec 3<>/dev/tcp/127.0.0.1/$port"; done
+    cat >"$work/buildkitd.toml" <<EOM
+[worker.oci]
+networkMode = "host"
+defaultCgroupParent = "$(basename "$work")"
+EOM
+    start "$buildkitd" --config "$work/buildkitd.toml" --addr "unix://$work/buildkitd.sock" --root "$work/buildkit" \
+        --oci-worker=true --containerd-worker=false --otel-socket-path "$work/otel.sock" --debugaddr 127.0.0.1:6060
+    await buildctl debug workers
+    images
+    context app "FROM $registry/debian
+COPY files /files
+RUN rm /files/large && echo made >/made && mkdir /empty && mv /usr/share/perl5 /perl5"
+    bctl app --output "type=oci,dest=$work/app.tar" 2>/dev/null
+    limited buildctl prune --all >/dev/null
+
+    try 'the documented line' hello
+    try 'the image mounts' hello_mounts
+    try 'build FROM scratch, COPY' eval 'context scratch $'"'FROM scratch\nCOPY files /files'"'; builds scratch "type=nydus,name=$registry/scratch"'
+    try 'build FROM three layers, COPY, RUN' builds app "type=nydus,name=$registry/app"
+    try 'keys, right' keys_right
+    try 'keys, wrong' keys_wrong
+    try 'two platforms' two_platforms
+    try 'provenance' provenance
+    try 'cache export and import' cached
+    try 'two outputs' two_outputs
+    try 'merge-manifest' merged
+    try 'attach=referrer' referred
+    try 'every format' every_format
+    try 'credentials of the client' credentials
+    try 'layers are converted once' converts_once
+    echo "failures: $failures"
+    [ $failures = 0 ]
+}
+
+if [ -n "${BUILDKIT_DIR:-}" ]; then
+    run_all
+    exit
+fi
+[ "$(id -u)" = 0 ] || { echo "$0: needs root" >&2; exit 1; }
+build_all
+BUILDKIT_DIR=$(mktemp -d)
+made_hello=
+if [ ! -e /tmp/hello ]; then mkdir /tmp/hello; made_hello=1; fi
+trap 'rmdir "$BUILDKIT_DIR"; [ -z "$made_hello" ] || rmdir /tmp/hello' EXIT
+export BUILDKIT_DIR
+unshare --mount --net --pid --ipc --fork --kill-child --mount-proc --propagation private timeout --kill-after=10 1800 "$0" "$lazuli" "$buildkitd"
