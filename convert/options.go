@@ -186,8 +186,8 @@ type Image struct {
 	SourceSize, Size int64
 	// Layers are the source's, lowest first. It is nil for an image that was converted before as a whole.
 	Layers []LayerResult
-	Stats            map[string]int64   // the format's own
-	CPU              map[string]float64 // seconds of the image's own stages
+	Stats  map[string]int64   // the format's own
+	CPU    map[string]float64 // seconds of the image's own stages
 }
 
 // LayerResult is one converted layer.

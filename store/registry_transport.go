@@ -12,15 +12,14 @@ import (
 	"github.com/lazuli-project/lazuli/fetch"
 )
 
-// newTransport makes the transport for one registry and the hosts that it redirects to. Proxies are those of the
-// process's environment, as for every HTTP client.
+// newTransport makes the transport for one registry and the hosts that it redirects to.
 func newTransport(opts Options) (*http.Transport, error) {
 	config, err := tlsConfig(opts)
 	if err != nil {
 		return nil, err
 	}
 	return &http.Transport{
-		Proxy:                 http.ProxyFromEnvironment,
+		Proxy:                 opts.Proxy,
 		DialContext:           (&net.Dialer{Timeout: 30 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
 		TLSClientConfig:       config,
 		ForceAttemptHTTP2:     true,
