@@ -225,7 +225,13 @@ builds() {
     image=${image%%,*}
     bctl "$name" --output "$keys" "$@"
     bctl "$name" --output "type=oci,dest=$work/$name.tar" "$@"
-    equals "$image" "oci-archive:$work/$name.tar"
+    is_app "$image" "oci-archive:$work/$name.tar"
+}
+
+# is_app IMAGE: compares an image of the context app, as it is built now.
+is_app() {
+    bctl app --output "type=oci,dest=$work/app.tar" 2>/dev/null
+    equals "$1" "oci-archive:$work/app.tar"
 }
 
 # fails TEXT COMMAND...: it must fail with that text.
@@ -263,7 +269,7 @@ hello_mounts() {
 
 keys_right() {
     local keys
-    for keys in registry.insecure registry.insecure=true registry.insecure=false oci-mediatypes=true oci-mediatypes= oci-mediatypes=false \
+    for keys in registry.insecure= registry.insecure=true registry.insecure=false oci-mediatypes=true oci-mediatypes= oci-mediatypes=false \
         compression=zstd compression=lz4 compression=none,level= compression=zstd,level=9 chunk-size=256KiB batch-size=128KiB fs-version=5 fs-version=6 \
         digest=sha256 digest=blake3 '"prefetch=/usr/bin,/etc"' merge-manifest=false attach=tag push=true push= source-date-epoch=0 \
         source-date-epoch=0,rewrite-timestamp=true annotation.org.example=x "chunk-dict=$registry/hello" force-compression=true; do
@@ -274,7 +280,7 @@ keys_right() {
             equals "$registry/keys" "oci-archive:$work/rewritten.tar"
             continue
         fi
-        equals "$registry/keys" "oci-archive:$work/app.tar"
+        equals "$registry/keys"
     done
     manifest "$registry/keys" >/dev/null
     bctl app --output "type=nydus,name=$registry/keys:annotated,annotation.org.example=x"
@@ -330,14 +336,14 @@ COPY files/sub/file /of-$TARGETARCH'
     bctl multi --opt platform=linux/amd64,linux/arm64 --output "type=nydus,name=$registry/multi"
     is "$(manifest "$registry/multi" | jq -r '[.manifests[].platform.architecture] | join(" ")')" "amd64 arm64"
     bctl multi --opt platform=linux/amd64,linux/arm64 --output "type=oci,dest=$work/multi.tar"
-    equals "$registry/multi" "oci-archive:$work/multi.tar" --platform linux/amd64
+    is_app "$registry/multi" "oci-archive:$work/multi.tar" --platform linux/amd64
     equals "$registry/multi" "oci-archive:$work/multi.tar" --platform linux/arm64
 }
 
-# attested KEYS: every attestation in the index is about an image that is there, in all that it says.
+# attested TAG KEYS: every attestation in the index is about an image that is there, in all that it says.
 attested() {
-    local image=$registry/attested:$1 index att digest layer
-    bctl app --opt attest:provenance=mode=max --opt attest:sbom="$2" --output "type=nydus,name=$image$3" || return 1
+    local image=$registry/attested:$1 att digest layer
+    bctl app --opt attest:provenance=mode=max --opt "attest:sbom=generator=$registry/scanner" --output "type=nydus,name=$image$2"
     manifest "$image" >"$work/index"
     jq -r '.manifests[] | select(.annotations["vnd.docker.reference.type"] == "attestation-manifest") | .digest + " " + .annotations["vnd.docker.reference.digest"]' \
         <"$work/index" >"$work/attestations"
@@ -353,15 +359,22 @@ attested() {
             jq -r .predicateType <"$work/statement"
         done
     done <"$work/attestations"
-    equals "$image" "oci-archive:$work/app.tar"
+    equals "$image"
 }
 
 provenance() {
-    attested plain '' ''
-    grep -q slsa.dev/provenance "$work/statement"
-    # Attestations as images instead of artifacts.
-    attested images '' ,oci-artifact=false
-    attested build '' ,merge-manifest=build
+    context scanner "FROM $registry/base
+COPY --chmod=755 <<END /scan
+#!/bin/dash
+echo '{\"_type\":\"https://in-toto.io/Statement/v0.1\",\"predicateType\":\"https://spdx.dev/Document\",\"predicate\":{\"name\":\"scanned\"}}' >\$BUILDKIT_SCAN_DESTINATION/sbom.spdx.json
+END
+ENTRYPOINT [\"/usr/bin/dash\", \"/scan\"]"
+    bctl scanner --output "type=image,name=$registry/scanner,push=true"
+    attested plain '' | tee "$work/predicates"
+    grep -q slsa.dev/provenance "$work/predicates"
+    grep -q spdx.dev "$work/predicates"
+    attested images ,oci-artifact=false # attestations as images
+    attested build ,merge-manifest=build
 }
 
 cached() {
@@ -376,17 +389,17 @@ cached() {
         limited buildctl prune --all >/dev/null
         bctl app --output "type=nydus,name=$registry/cached:imported" --import-cache "$from" 2>&1 | tee "$work/progress"
         grep -q CACHED "$work/progress"
-        equals "$registry/cached:imported" "oci-archive:$work/app.tar"
+        is_app "$registry/cached:imported"
     done
     limited buildctl prune --all >/dev/null
     bctl app --output "type=nydus,name=$registry/cached:inline" --export-cache type=inline
-    equals "$registry/cached:inline" "oci-archive:$work/app.tar"
+    is_app "$registry/cached:inline"
 }
 
 two_outputs() {
     limited buildctl prune --all >/dev/null
     bctl app --output "type=nydus,name=$registry/both:nydus" --output "type=image,name=$registry/both:oci,push=true"
-    equals "$registry/both:nydus" "$registry/both:oci"
+    is_app "$registry/both:nydus" "$registry/both:oci"
     is "$(manifest "$registry/both:oci" | jq -r '[.layers[].mediaType] | unique | join(" ")')" application/vnd.oci.image.layer.v1.tar+gzip
     bctl app --output "type=nydus,name=$registry/both:one" --output "type=overlaybd,name=$registry/both:two"
     equals "$registry/both:one" "$registry/both:oci"
@@ -441,7 +454,7 @@ every_format() {
     for keys in nydus nydus-ref overlaybd turbo-oci nydus-ref,chunk-size=2MiB overlaybd,compression=zstd,vsize=8 turbo-oci,fs=erofs overlaybd,base-layer=true; do
         echo "== $keys"
         bctl app --output "type=${keys%%,*},name=$registry/format:${keys%%,*}${keys#"${keys%%,*}"}" || return 1
-        equals "$registry/format:${keys%%,*}" "oci-archive:$work/app.tar"
+        equals "$registry/format:${keys%%,*}"
     done
 }
 
@@ -453,7 +466,7 @@ credentials() {
     bctl app --output "type=nydus,name=$private/app,merge-manifest=true"
     bctl app --output "type=nydus,name=$private/dict,chunk-dict=$private/app"
     bctl app --output "type=nydus,name=$private/referred,attach=referrer"
-    equals "$private/dict" "oci-archive:$work/app.tar"
+    is_app "$private/dict"
     unset DOCKER_CONFIG
     fails 401 bctl app --output "type=nydus,name=$private/nobody"
 }
@@ -508,8 +521,6 @@ EOM
     context app "FROM $registry/debian
 COPY files /files
 RUN rm /files/large && echo made >/made && mkdir /empty && mv /usr/share/perl5 /perl5"
-    bctl app --output "type=oci,dest=$work/app.tar" 2>/dev/null
-    limited buildctl prune --all >/dev/null
 
     try 'the documented line' hello
     try 'the image mounts' hello_mounts

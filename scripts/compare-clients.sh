@@ -1,6 +1,7 @@
 #!/bin/bash
 # Starts the programs that call nydus-image or overlaybd's tools, unmodified, with lazuli under these names where they look for them,
-# and compares what they make with its source by "lazuli check --source".
+# and compares what they make with its source by "lazuli check --source". The same is done with programs that import containerd's
+# nydus-snapshotter: they are built on compat/ in its place, and there is no nydus-image for them.
 #
 #   scripts/compare-clients.sh [LAZULI]        LAZULI is build/lazuli if not given
 #
@@ -17,6 +18,11 @@ buildkit_version=v0.32.2     # of github.com/moby/buildkit
 converter_version=v0.15.12   # of github.com/containerd/nydus-snapshotter
 convertor_version=v1.4.3     # of github.com/containerd/accelerated-container-image
 
+# The same on compat/.
+compat_accelctl_version=v0.2.20 # the older one needs a containerd that compat/ does not know
+nerdctl_version=v2.2.1          # of github.com/containerd/nerdctl/v2
+containerd_version=v2.4.2       # of github.com/containerd/containerd/v2, for nerdctl
+
 cd "$(dirname "$0")/.."
 lazuli=$(realpath "${1:-build/lazuli}")
 clients=$PWD/build/clients
@@ -26,27 +32,38 @@ secure_registry=127.0.0.1:5443 # the same, with a certificate that nobody signed
 # --- Building -------------------------------------------------------------------------------------------------------------------
 
 # build NAME VERSION MODULE [GO-BUILD-ARGUMENT...] PACKAGE: builds a program of a module's version, in a module that only
-# requires it: "go install" refuses modules with exclude directives.
+# requires it: "go install" refuses modules with exclude directives. With a name of "compat-..." it is built on compat/, every time.
 build() {
-    local name=$1 version=$2 module=$3 dir=$clients/$1
+    local name=$1 version=$2 module=$3 dir=$clients/$1 bin=$clients/bin replaced=''
     shift 3
     echo "$version $*" >"$clients/$name.wanted"
-    ! cmp -s "$clients/$name.wanted" "$clients/$name.built" || return 0
+    if [[ $name = compat-* ]]; then
+        bin=$clients/compat-bin
+        replaced="
+replace github.com/containerd/nydus-snapshotter => $PWD/compat
+
+replace github.com/lazuli-project/lazuli => $PWD
+
+replace github.com/containerd/nerdctl/mod/tigron v0.0.0 => ../tigron
+"
+    elif cmp -s "$clients/$name.wanted" "$clients/$name.built"; then
+        return 0
+    fi
     rm -rf "$dir/go.sum" "$clients/$name.built"
-    mkdir -p "$dir" "$clients/bin"
+    mkdir -p "$dir" "$bin"
     cat >"$dir/go.mod" <<EOF
-module clients/$name
+module clients/${name#compat-}
 
 go 1.26
 
 require $module $version
-
+$replaced
 exclude (
 	github.com/davecgh/go-spew v1.1.2-0.20180830191138-d8f796af33cc
 	github.com/pmezard/go-difflib v1.0.1-0.20181226105442-5d4384ee4fb2
 )
 EOF
-    if (cd "$dir" && timeout 600 go build -mod=mod -trimpath -o "$clients/bin/" "$@") 2>"$dir/log"; then
+    if (cd "$dir" && timeout 600 go build -mod=mod -trimpath -o "$bin/" "$@") 2>"$dir/log"; then
         mv "$clients/$name.wanted" "$clients/$name.built"
     else
         { grep -v '^go: downloading' "$dir/log" || echo "go build ended without a reason, or took too long"; } | tail -n 1 >"$clients/$name.missing"
@@ -54,15 +71,24 @@ EOF
 }
 
 build_all() {
-    mkdir -p "$clients/bin" "$clients/converter"
+    mkdir -p "$clients"/{bin,converter,compat-bin,compat-converter,compat-nerdctl,tigron}
     echo "module clients" >"$clients/go.mod" # nothing below is of this project's module
     rm -f "$clients"/*.missing
     go build -o "$clients/bin/registry" ./internal/tools/clients
     cp internal/tools/clients/testdata/converter/main.go "$clients/converter/"
+    cp internal/tools/clients/testdata/converter/main.go "$clients/compat-converter/"
+    cp internal/tools/clients/testdata/nerdctl/main.go "$clients/compat-nerdctl/"
+    # nerdctl's packages are without it, but its go.mod is not, and nothing serves it.
+    echo "module github.com/containerd/nerdctl/mod/tigron" >"$clients/tigron/go.mod"
     build accelctl $accelctl_version github.com/goharbor/acceleration-service github.com/goharbor/acceleration-service/cmd/accelctl
     build converter $converter_version github.com/containerd/nydus-snapshotter .
     build convertor $convertor_version github.com/containerd/accelerated-container-image github.com/containerd/accelerated-container-image/cmd/convertor
     build buildkit $buildkit_version github.com/moby/buildkit -tags nydus github.com/moby/buildkit/cmd/{buildkitd,buildctl}
+    build compat-accelctl $compat_accelctl_version github.com/goharbor/acceleration-service github.com/goharbor/acceleration-service/cmd/accelctl
+    build compat-converter $converter_version github.com/containerd/nydus-snapshotter .
+    build compat-buildkit $buildkit_version github.com/moby/buildkit -tags nydus github.com/moby/buildkit/cmd/{buildkitd,buildctl}
+    build compat-nerdctl $nerdctl_version github.com/containerd/nerdctl/v2 .
+    build containerd $containerd_version github.com/containerd/containerd/v2 github.com/containerd/containerd/v2/cmd/containerd
     if [ -n "${NYDUSIFY_SOURCE:-}" ]; then
         (cd "$NYDUSIFY_SOURCE" && GOWORK=off go build -trimpath -o "$clients/bin/nydusify" ./cmd)
     fi
@@ -197,12 +223,32 @@ images() {
 
 # --- Clients --------------------------------------------------------------------------------------------------------------------
 
+# What follows runs the programs in $bin, the names of which begin with $variant: those that start nydus-image, or those on compat/.
+bin=$clients/bin
+variant=''
+
+# on_compat COMMAND...: with the programs on compat/, where nobody finds a nydus-image.
+on_compat() {
+    local bin=$clients/compat-bin variant=compat- rest=$PATH: dir
+    local -x PATH=''
+    while [ -n "$rest" ]; do
+        dir=${rest%%:*}
+        rest=${rest#*:}
+        if [ -n "$dir" ] && [ ! -e "$dir/nydus-image" ]; then PATH+=${PATH:+:}$dir; fi
+    done
+    if command -v nydus-image; then
+        echo "$0: there is a nydus-image" >&2
+        return 1
+    fi
+    "$@"
+}
+
 # accelctl_converts NAME IMAGE [OPTION: VALUE]...: from registry to registry, with options of the driver.
 accelctl_converts() {
-    local name=$1 image=$2 option rules
+    local name=$variant$1 image=$2 option rules
     shift 2
     rules="    - tag_suffix: -$name"
-    if [ "$name" = cached ]; then rules+=$'\n    - cache_tag: cache'; fi
+    if [ "$name" = "${variant}cached" ]; then rules+=$'\n'"    - cache_tag: ${variant}cache"; fi
     mkdir -p "$work/accelctl-$name"
     cat >"$work/accelctl.yaml" <<EOF
 provider:
@@ -222,9 +268,9 @@ $(for option in "$@"; do printf '      %s\n' "$option"; done)
   rules:
 $rules
 EOF
-    limited "$clients/bin/accelctl" convert --config "$work/accelctl.yaml" "$registry/$image:oci"
+    limited "$bin/accelctl" convert --config "$work/accelctl.yaml" "$registry/$image:oci"
     rm -rf "$work/accelctl-$name"
-    if [ "$name" = encrypted ]; then
+    if [ "$name" = "${variant}encrypted" ]; then
         if equals "$registry/$image:oci-$name" "$registry/$image:oci"; then
             echo "the image is not encrypted"
             return 1
@@ -236,8 +282,10 @@ EOF
 }
 
 try_accelctl() {
-    local name="accelctl ${accelctl_version#v}" image
-    have accelctl || return 0
+    local version=$accelctl_version name image
+    if [ -n "$variant" ]; then version=$compat_accelctl_version; fi
+    name="${variant}accelctl ${version#v}"
+    have "${variant}accelctl" || return 0
     for image in edge debian; do
         try "$name" "convert $image" accelctl_converts plain $image
         try "$name" "convert $image, oci_ref, with_referrer" accelctl_converts ref $image 'oci_ref: true' 'with_referrer: true'
@@ -245,14 +293,14 @@ try_accelctl() {
     try "$name" 'convert debian, merge_manifest' accelctl_converts merged debian 'merge_manifest: true'
     try "$name" 'convert debian, with a remote cache' accelctl_converts cached debian
     try "$name" 'convert debian, with a remote cache that has it' accelctl_converts cached debian
-    try "$name" 'convert debian, chunk_dict_ref, zstd' accelctl_converts dict debian "chunk_dict_ref: $registry/debian:oci-plain" 'compressor: zstd'
+    try "$name" 'convert debian, chunk_dict_ref, zstd' accelctl_converts dict debian "chunk_dict_ref: $registry/debian:oci-${variant}plain" 'compressor: zstd'
     try "$name" 'convert debian, batch_size, lz4_block' accelctl_converts batch debian 'batch_size: "0x20000"' 'compressor: lz4_block'
     try "$name" 'convert debian, fs_version 5, fs_align_chunk' accelctl_converts v5 debian 'fs_version: 5' 'fs_align_chunk: true'
     if ! command -v openssl >/dev/null; then
         not_run "$name" 'openssl is not installed, which makes the key for encrypt_recipients'
         return
     fi
-    openssl genrsa -out "$work/key" 2048 2>/dev/null
+    [ -e "$work/key" ] || openssl genrsa -out "$work/key" 2048 2>/dev/null
     openssl rsa -in "$work/key" -pubout -out "$work/key.public" 2>/dev/null
     try "$name" 'convert debian, encrypt_recipients' accelctl_converts encrypted debian "encrypt_recipients: jwe:$work/key.public"
 }
@@ -260,32 +308,32 @@ try_accelctl() {
 # buildkit_builds NAME DOCKERFILE: pushes what it builds as nydus, and exports it as OCI for comparison.
 buildkit_builds() {
     local name=$1 context=$work/context-$1
-    local buildctl=(limited "$clients/bin/buildctl" --addr "unix://$work/buildkitd.sock" build --progress=plain --frontend dockerfile.v0
+    local buildctl=(limited "$bin/buildctl" --addr "unix://$work/${variant}buildkitd.sock" build --progress=plain --frontend dockerfile.v0
         --local context="$context" --local dockerfile="$context")
     mkdir -p "$context/files/sub"
     printf '%s\n' "$2" >"$context/Dockerfile"
     echo content >"$context/files/sub/file"
     ln -sf sub/file "$context/files/link"
     head -c 3000000 "$clients/bin/registry" >"$context/files/large"
-    "${buildctl[@]}" --output "type=image,name=$registry/built:$name,push=true,compression=nydus,force-compression=true,oci-mediatypes=true"
-    "${buildctl[@]}" --output "type=oci,compression=gzip,force-compression=true,dest=$work/built-$name.tar"
-    equals "$registry/built:$name" "oci-archive:$work/built-$name.tar"
+    "${buildctl[@]}" --output "type=image,name=$registry/${variant}built:$name,push=true,compression=nydus,force-compression=true,oci-mediatypes=true"
+    "${buildctl[@]}" --output "type=oci,compression=gzip,force-compression=true,dest=$work/${variant}built-$name.tar"
+    equals "$registry/${variant}built:$name" "oci-archive:$work/${variant}built-$name.tar"
 }
 
 # buildkit_unpacks: the files of a nydus base are those that it was made of. BuildKit unpacks its bootstrap layer, too.
 buildkit_unpacks() {
-    "$lazuli" copy -q "oci-archive:$work/built-run.tar" "$registry/built:run-oci"
+    "$lazuli" copy -q "oci-archive:$work/${variant}built-run.tar" "$registry/${variant}built:run-oci"
     local base
     for base in run run-oci; do
         buildkit_builds from-$base "FROM scratch
-COPY --from=$registry/built:$base --exclude=image / /"
+COPY --from=$registry/${variant}built:$base --exclude=image / /"
     done
-    equals "oci-archive:$work/built-from-run.tar" "oci-archive:$work/built-from-run-oci.tar"
+    equals "oci-archive:$work/${variant}built-from-run.tar" "oci-archive:$work/${variant}built-from-run-oci.tar"
 }
 
 try_buildkit() {
-    local name="buildkit ${buildkit_version#v}"
-    have buildkit || return 0
+    local name="${variant}buildkit ${buildkit_version#v}"
+    have "${variant}buildkit" || return 0
     cat >"$work/buildkitd.toml" <<EOF
 [worker.oci]
 networkMode = "host"
@@ -293,14 +341,14 @@ defaultCgroupParent = "$(basename "$work")"
 [registry."$registry"]
 http = true
 EOF
-    start "$clients/bin/buildkitd" --config "$work/buildkitd.toml" --addr "unix://$work/buildkitd.sock" --root "$work/buildkit" \
+    start "$bin/buildkitd" --config "$work/buildkitd.toml" --addr "unix://$work/${variant}buildkitd.sock" --root "$work/${variant}buildkit" \
         --oci-worker=true --containerd-worker=false
-    await "$clients/bin/buildctl" --addr "unix://$work/buildkitd.sock" debug workers
+    await "$bin/buildctl" --addr "unix://$work/${variant}buildkitd.sock" debug workers
     try "$name" 'build FROM scratch, COPY' buildkit_builds scratch $'FROM scratch\nCOPY files /files'
     try "$name" 'build FROM an OCI image, COPY, RUN' buildkit_builds run "FROM $registry/debian:oci
 COPY files /files
 RUN rm /files/large && echo made >/made && mkdir /empty && mv /usr/share/perl5 /perl5"
-    try "$name" 'build FROM a nydus image, RUN' buildkit_builds nydus "FROM $registry/built:run
+    try "$name" 'build FROM a nydus image, RUN' buildkit_builds nydus "FROM $registry/${variant}built:run
 RUN cat /made /files/link && rm -r /perl5 && echo again >/made"
     try "$name" 'build FROM scratch, COPY --from a nydus image' buildkit_unpacks
 }
@@ -311,14 +359,14 @@ converter_converts() {
     shift
     rm -rf "$work/converted"
     cp -r "$work/$image" "$work/converted"
-    limited "$clients/bin/converter" "$@" "$work/converted"
+    limited "$bin/converter" "$@" "$work/converted"
     equals "oci:$work/converted" "oci:$work/$image"
 }
 
 # converter_reverts IMAGE FLAG...
 converter_reverts() {
     converter_converts "$1" -compressor zstd
-    limited "$clients/bin/converter" -reverse "${@:2}" "$work/converted"
+    limited "$bin/converter" -reverse "${@:2}" "$work/converted"
     equals "oci:$work/converted" "oci:$work/$1"
 }
 
@@ -330,13 +378,14 @@ converter_deduplicates() {
         ! tar -xzOf "$blob" image/image.boot >"$work/dictionary" 2>/dev/null || break
     done
     cp "$work/debian/index.json" "$work/converted/"
-    limited "$clients/bin/converter" -chunk-dict "$work/dictionary" "$work/converted"
+    limited "$bin/converter" -chunk-dict "$work/dictionary" "$work/converted"
     equals "oci:$work/converted" "oci:$work/debian"
 }
 
 try_converter() {
     local name="nydus-snapshotter/pkg/converter ${converter_version#v}" image
-    have converter || return 0
+    have "${variant}converter" || return 0
+    if [ -n "$variant" ]; then name="compat/pkg/converter"; fi
     for image in edge debian; do
         try "$name" "Pack, Merge $image" converter_converts $image
         try "$name" "Pack, Merge $image, OCIRef" converter_converts $image -oci-ref
@@ -348,7 +397,34 @@ try_converter() {
     try "$name" 'Pack, Merge debian, ChunkDictPath' converter_deduplicates
     try "$name" 'Pack, Merge debian, FsVersion 5' converter_converts debian -fs-version 5
     try "$name" 'Pack, Merge debian, Encrypt' converter_converts debian -encrypt
-    NYDUS_DISABLE_TAR2RAFS=1 try "$name" 'Pack, Merge debian, by a directory' converter_converts debian
+    if [ -z "$variant" ]; then NYDUS_DISABLE_TAR2RAFS=1 try "$name" 'Pack, Merge debian, by a directory' converter_converts debian; fi
+}
+
+# nerdctl_converts NAME IMAGE [FLAG...]: from registry to registry, in containerd.
+nerdctl_converts() {
+    local name=$1 image=$2
+    shift 2
+    limited "$bin/nerdctl" --address "$work/containerd.sock" --data-root "$work/nerdctl" "$@" "$registry/$image:oci" "$registry/$image:nerdctl-$name"
+    equals "$registry/$image:nerdctl-$name" "$registry/$image:oci"
+}
+
+try_nerdctl() {
+    local name="compat-nerdctl ${nerdctl_version#v}"
+    have compat-nerdctl || return 0
+    have containerd || return 0
+    cat >"$work/containerd.toml" <<EOF
+version = 3
+root = "$work/containerd"
+state = "$work/containerd-state"
+disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.cri.v1.images", "io.containerd.cri.v1.runtime"]
+[grpc]
+address = "$work/containerd.sock"
+EOF
+    start "$clients/bin/containerd" --config "$work/containerd.toml"
+    await test -S "$work/containerd.sock"
+    try "$name" 'image convert edge' nerdctl_converts plain edge
+    try "$name" 'image convert debian' nerdctl_converts plain debian
+    try "$name" 'image convert debian, zstd, prefetch patterns' nerdctl_converts zstd debian -nydus-compressor zstd -nydus-prefetch-patterns $'/usr/bin\n/etc'
 }
 
 # convertor_converts IMAGE TAG FLAG...: the tools have to be in /opt/overlaybd/bin.
@@ -471,6 +547,10 @@ run_all() {
     try_converter
     try_convertor
     try_nydusify
+    on_compat try_accelctl
+    on_compat try_buildkit
+    on_compat try_converter
+    on_compat try_nerdctl
     echo "failures: $failures, not run: $missing"
     [ $failures = 0 ] && { [ $missing = 0 ] || [ "${STRICT:-}" != 1 ]; }
 }

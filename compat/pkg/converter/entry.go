@@ -20,6 +20,9 @@ const (
 	maxSections = 1024
 	// maxWindow bounds the memory of decompressing an entry, in bytes.
 	maxWindow = 128 << 20
+	// maxLZ4 bounds entries with LZ4, which are one block, in bytes; and maxRatio is what the format can make of a byte.
+	maxLZ4   = 256 << 20
+	maxRatio = 255
 )
 
 // UnpackEntry writes the plain content of an entry of a layer's blob to target. A blob is
@@ -128,23 +131,11 @@ func findHeader(ra content.ReaderAt, name string) (*section, error) {
 
 // writeTo writes the plain content, and verifies it where that is possible.
 func (s *section) writeTo(w io.Writer) error {
-	var r io.Reader = s.stored
-	if s.toc != nil {
-		codec, err := s.toc.GetCompressor()
-		switch {
-		case err != nil:
-			return err
-		case codec == CompressorZstd:
-			d, err := zstd.NewReader(s.stored, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(maxWindow))
-			if err != nil {
-				return err
-			}
-			defer d.Close()
-			r = d
-		case codec != CompressorNone:
-			return fmt.Errorf("unsupported compressor %x: %w", codec, blob.ErrUnsupported)
-		}
+	r, closed, err := s.plain()
+	if err != nil {
+		return err
 	}
+	defer closed()
 	h := sha256.New()
 	// One byte more, so that longer content is seen, and the frame's checksum is read.
 	n, err := io.CopyBuffer(struct{ io.Writer }{io.MultiWriter(&limited{w, s.size}, h)}, io.LimitReader(r, s.size+1), make([]byte, 64<<10))
@@ -157,6 +148,46 @@ func (s *section) writeTo(w io.Writer) error {
 		return blob.ErrDigest
 	}
 	return nil
+}
+
+// plain returns a reader of the plain content, which may turn out longer or shorter than announced, and what frees it.
+func (s *section) plain() (io.Reader, func(), error) {
+	codec := CompressorNone
+	if s.toc != nil {
+		var err error
+		if codec, err = s.toc.GetCompressor(); err != nil {
+			return nil, nil, err
+		}
+	}
+	switch codec {
+	case CompressorZstd:
+		d, err := zstd.NewReader(s.stored, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(maxWindow))
+		if err != nil {
+			return nil, nil, err
+		}
+		return d, d.Close, nil
+	case CompressorLz4Block:
+		p, err := s.lz4()
+		return bytes.NewReader(p), func() {}, err
+	}
+	return s.stored, func() {}, nil
+}
+
+// lz4 decompresses an entry that is one block of LZ4.
+func (s *section) lz4() ([]byte, error) {
+	if stored := s.stored.Size(); s.size > maxLZ4 || stored > maxLZ4 || s.size/maxRatio > stored {
+		return nil, fmt.Errorf("%d bytes stored as %d: %w", s.size, stored, blob.ErrCorrupt)
+	}
+	stored := make([]byte, s.stored.Size())
+	if _, err := io.ReadFull(s.stored, stored); err != nil {
+		return nil, unexpected(err)
+	}
+	d, err := nydusblob.NewDecoder()
+	if err != nil {
+		return nil, err
+	}
+	p := make([]byte, s.size)
+	return p, d.Decode(p, stored, nydusblob.CompressorLZ4)
 }
 
 // limited passes on no more than n bytes, and takes all.

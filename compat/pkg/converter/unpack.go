@@ -9,7 +9,6 @@ import (
 
 	"github.com/containerd/containerd/v2/core/content"
 
-	"github.com/lazuli-project/lazuli/blob"
 	"github.com/lazuli-project/lazuli/nydusimage"
 )
 
@@ -34,8 +33,6 @@ func unpack(ctx context.Context, ra content.ReaderAt, dest io.Writer, opt Unpack
 	}
 	return nil
 }
-
-func source(ra content.ReaderAt) blob.Source { return blob.ReaderAtSource{R: ra, N: ra.Size()} }
 
 // ended adds the cause of the context's end, where an error may come from it.
 func ended(ctx context.Context, err error) error {
