@@ -120,12 +120,6 @@ func (j *plainJob) write(ctx context.Context) (LayerResult, digest.Digest, error
 	if err != nil {
 		return fail(err)
 	}
-	im, err := fetch.NewImage(img, fetch.Options{})
-	if err != nil {
-		return fail(err)
-	}
-	defer im.Close() // only read from
-	im.Tree.CountLinks()
 	obj, err := j.r.target.Create(ctx, ocispec.MediaTypeImageLayerGzip)
 	if err != nil {
 		return fail(err)
@@ -137,13 +131,7 @@ func (j *plainJob) write(ctx context.Context) (LayerResult, digest.Digest, error
 	}
 	sum := digest.SHA256.Digester()
 	counted := &countingWriter{w: io.MultiWriter(sum.Hash(), z)}
-	buf := make([]byte, 1<<20)
-	err = tarfs.WriteTar(counted, im.Tree, func(_ string, n *tree.Node, w io.Writer) error {
-		return im.WriteContent(ctx, n, w, buf, blob.Background)
-	})
-	if err == nil {
-		err = im.Drain()
-	}
+	err = writeTar(ctx, counted, img)
 	if err == nil {
 		err = z.Close()
 	}
@@ -156,6 +144,24 @@ func (j *plainJob) write(ctx context.Context) (LayerResult, digest.Digest, error
 	}
 	desc := ocispec.Descriptor{MediaType: ocispec.MediaTypeImageLayerGzip, Digest: dgst, Size: size}
 	return LayerResult{Desc: desc, LayerStats: formats.LayerStats{Plain: counted.n, Stored: size}}, sum.Digest(), nil
+}
+
+// writeTar writes the files of an image, or of one layer, as a tar.
+func writeTar(ctx context.Context, w io.Writer, img *formats.Image) error {
+	im, err := fetch.NewImage(img, fetch.Options{})
+	if err != nil {
+		return err
+	}
+	defer im.Close() // only read from
+	im.Tree.CountLinks()
+	buf := make([]byte, 1<<20)
+	err = tarfs.WriteTar(w, im.Tree, func(_ string, n *tree.Node, w io.Writer) error {
+		return im.WriteContent(ctx, n, w, buf, blob.Background)
+	})
+	if err != nil {
+		return err
+	}
+	return im.Drain()
 }
 
 // countingWriter counts what is written.

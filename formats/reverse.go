@@ -28,3 +28,7 @@ type StoredLayer struct {
 	// Open reads the layer's tree alone, with whiteouts and the marks of package tarfs.
 	Open func(ctx context.Context, s Sources) (*Image, error)
 }
+
+// Stacked is the optional ability of a [Reader] whose images are images, too, without their highest layers: what a layer changes is then
+// known, also where the image does not hold its layers apart.
+type Stacked interface{ Stacked() bool }

@@ -20,13 +20,19 @@ import (
 // Reader reads overlaybd images, of which no layer is of turboOCI.
 type Reader struct{}
 
-var _ formats.Reader = Reader{}
+var (
+	_ formats.Reader  = Reader{}
+	_ formats.Stacked = Reader{}
+)
 
 // Name implements [formats.Reader].
 func (Reader) Name() string { return Name }
 
 // Recognize implements [formats.Reader].
 func (Reader) Recognize(m *formats.Manifest) bool { return IsDisk(m) && !HasTurbo(m) }
+
+// Stacked implements [formats.Stacked].
+func (Reader) Stacked() bool { return true }
 
 // Open implements [formats.Reader].
 func (Reader) Open(ctx context.Context, m *formats.Manifest, s formats.Sources) (*formats.Image, error) {

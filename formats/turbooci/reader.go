@@ -12,7 +12,10 @@ import (
 // Reader reads images of turboOCI, also such that have native layers of overlaybd between.
 type Reader struct{}
 
-var _ formats.Reader = Reader{}
+var (
+	_ formats.Reader  = Reader{}
+	_ formats.Stacked = Reader{}
+)
 
 // Name implements [formats.Reader].
 func (Reader) Name() string { return Name }
@@ -24,6 +27,9 @@ func (Reader) Recognize(m *formats.Manifest) bool {
 
 // NeededObjects implements [formats.ObjectNeeder]: the layers that the image refers to.
 func (Reader) NeededObjects(m *formats.Manifest) []digest.Digest { return overlaybd.Targets(m) }
+
+// Stacked implements [formats.Stacked].
+func (Reader) Stacked() bool { return true }
 
 // Open implements [formats.Reader].
 func (Reader) Open(ctx context.Context, m *formats.Manifest, s formats.Sources) (*formats.Image, error) {

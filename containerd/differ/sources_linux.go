@@ -1,0 +1,132 @@
+package differ
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/lazuli-project/lazuli/blob"
+	"github.com/lazuli-project/lazuli/containerd/contentstore"
+	"github.com/lazuli-project/lazuli/formats"
+	"github.com/lazuli-project/lazuli/store"
+)
+
+// labelSource begins the labels by which containerd remembers where it has an object from: a registry's host follows, and the value is
+// a list of repositories.
+const labelSource = "containerd.io/distribution.source."
+
+// sources are the objects of an image: those that containerd has, and others from where it has the image from.
+type sources struct {
+	*contentstore.Source
+	server *Server
+	repos  []store.Ref
+
+	mu      sync.Mutex // guards what follows
+	remotes []store.Source
+	fetched map[digest.Digest]*fetched
+}
+
+// fetched is an object in a temporary file.
+type fetched struct {
+	once  sync.Once
+	spool formats.Spool
+	err   error
+}
+
+func (s *Server) newSources(ctx context.Context, m *manifest) *sources {
+	ref := store.Ref{Transport: store.Containerd, Namespace: m.namespace}
+	return &sources{
+		Source: contentstore.NewSource(ctx, s.cs, ref, m.Desc), server: s, repos: repositories(m.labels), fetched: make(map[digest.Digest]*fetched),
+	}
+}
+
+// repositories returns the places that labels name, in a stable order. What is no reference is passed over.
+func repositories(labels map[string]string) []store.Ref {
+	var refs []store.Ref
+	for k, v := range labels {
+		host, ok := strings.CutPrefix(k, labelSource)
+		if !ok {
+			continue
+		}
+		for repo := range strings.SplitSeq(v, ",") {
+			if r, err := store.Parse(host + "/" + repo); err == nil && r.Transport == store.Registry {
+				refs = append(refs, r)
+			}
+		}
+	}
+	slices.SortFunc(refs, func(a, b store.Ref) int { return strings.Compare(a.String(), b.String()) })
+	return refs
+}
+
+// Fetch implements [formats.Sources].
+func (s *sources) Fetch(ctx context.Context, desc ocispec.Descriptor) (io.ReadCloser, error) {
+	rc, err := s.Source.Fetch(ctx, desc)
+	if !errors.Is(err, store.ErrNotFound) || s.server.opt.OpenRemote == nil {
+		return rc, err
+	}
+	for _, repo := range s.repos {
+		src, rerr := s.server.opt.OpenRemote(ctx, repo)
+		if rerr == nil {
+			s.mu.Lock()
+			s.remotes = append(s.remotes, src)
+			s.mu.Unlock()
+			if rc, rerr = src.Fetch(ctx, desc); rerr == nil {
+				return rc, nil
+			}
+		}
+		err = errors.Join(err, rerr)
+	}
+	return nil, err
+}
+
+// Open implements [formats.Sources]. What containerd does not have is fetched as a whole, and so verified.
+func (s *sources) Open(ctx context.Context, desc ocispec.Descriptor) (blob.Source, error) {
+	src, err := s.Source.Open(ctx, desc)
+	if !errors.Is(err, store.ErrNotFound) {
+		return src, err
+	}
+	s.mu.Lock()
+	f := s.fetched[desc.Digest]
+	if f == nil {
+		f = &fetched{}
+		s.fetched[desc.Digest] = f
+	}
+	s.mu.Unlock()
+	f.once.Do(func() { f.err = s.spool(ctx, desc, f) })
+	return blob.ReaderAtSource{R: f.spool, N: desc.Size}, f.err
+}
+
+// spool fetches an object into a temporary file.
+func (s *sources) spool(ctx context.Context, desc ocispec.Descriptor, into *fetched) error {
+	rc, err := s.Fetch(ctx, desc)
+	if err != nil {
+		return err
+	}
+	defer rc.Close() // read to its end
+	if into.spool, err = formats.NewSpool(s.server.opt.TempDir); err != nil {
+		return err
+	}
+	if _, err := io.CopyBuffer(struct{ io.Writer }{into.spool}, rc, make([]byte, 1<<20)); err != nil {
+		return fmt.Errorf("fetch %s: %w", desc.Digest, err)
+	}
+	return nil
+}
+
+// close frees what was fetched.
+func (s *sources) close() {
+	for _, r := range s.remotes {
+		_ = r.Close() // only read from
+	}
+	for _, f := range s.fetched {
+		if f.spool != nil {
+			_ = f.spool.Close() // nobody needs what is in it
+		}
+	}
+}
