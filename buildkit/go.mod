@@ -132,7 +132,7 @@ require (
 	github.com/google/shlex v0.0.0-20191202100458-e7afc7fbc510 // indirect
 	github.com/google/uuid v1.6.0 // indirect
 	github.com/grpc-ecosystem/grpc-gateway/v2 v2.29.0 // indirect
-	github.com/hanwen/go-fuse/v2 v2.12.1 // indirect
+	github.com/hanwen/go-fuse/v2 v2.11.0 // indirect
 	github.com/hashicorp/go-cleanhttp v0.5.2 // indirect
 	github.com/hashicorp/go-immutable-radix/v2 v2.1.0 // indirect
 	github.com/hashicorp/go-retryablehttp v0.7.8 // indirect
@@ -231,6 +231,3 @@ exclude (
 )
 
 replace github.com/lazuli-project/lazuli => ../
-
-// The version that BuildKit has: its stargz snapshotter cannot be built with newer ones. What needs one of lazuli is not built here.
-replace github.com/hanwen/go-fuse/v2 => github.com/hanwen/go-fuse/v2 v2.9.0
