@@ -87,7 +87,7 @@ func (c *conversion) attach(ctx context.Context, out Output, s *source, made []m
 		top, err = c.attachTag(ctx, out, s, descs)
 	case AttachReferrer: // the tag names the source
 	}
-	if err != nil {
+	if err != nil || c.opt.Untagged {
 		return top, err
 	}
 	return top, out.Target.Tag(ctx, top, "")

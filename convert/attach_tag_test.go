@@ -1,16 +1,19 @@
 package convert_test
 
 import (
+	"errors"
 	"path/filepath"
 	"reflect"
 	"testing"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/lazuli-project/lazuli/blob"
 	"github.com/lazuli-project/lazuli/convert"
 	"github.com/lazuli-project/lazuli/formats"
 	"github.com/lazuli-project/lazuli/internal/imagetest"
 	"github.com/lazuli-project/lazuli/internal/registrytest"
+	"github.com/lazuli-project/lazuli/store"
 )
 
 // listOf is an index of images of the given media type. Each entry has an annotation.
@@ -107,5 +110,23 @@ func TestAttachTagSubject(t *testing.T) {
 				t.Errorf("%s: referrers of %s: %v, %v; expected %s", name, of.Desc.Digest, found, err, want.Digest)
 			}
 		}
+	}
+}
+
+func TestUntagged(t *testing.T) {
+	t.Parallel()
+	from := layout(t, imagetest.Edge(t))
+	for _, attach := range []convert.Attach{convert.AttachTag, convert.AttachReferrer} {
+		to := "oci:" + t.TempDir() + "/made:v1"
+		res := mustRun(t, from, to, convert.Options{Attach: attach, Untagged: true})
+		untagged(t, to)
+		// What was made is there nevertheless.
+		if _, err := store.LoadManifest(t.Context(), openTarget(t, to), res.Images[0].Desc); err != nil {
+			t.Errorf("%s: %v", attach, err)
+		}
+	}
+	_, err := run(t.Context(), t, from, "oci:"+t.TempDir()+"/made:v1", convert.Options{Attach: convert.AttachIndex, Untagged: true}, nil)
+	if !errors.Is(err, blob.ErrUnsupported) {
+		t.Errorf("an index without a tag: %v", err)
 	}
 }

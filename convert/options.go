@@ -43,6 +43,8 @@ type Options struct {
 	// ArtifactManifest makes referrers artifact manifests, which release candidates of OCI 1.1 had, instead of image manifests with
 	// an artifact type. It needs AttachReferrer.
 	ArtifactManifest bool
+	// Untagged leaves the targets' tags alone: what was made is known by its digest, as a referrer is. It cannot be with AttachIndex.
+	Untagged bool
 	// Platforms to convert, as "os/arch[/variant]"; none means all of them. A source without index is taken as it is.
 	Platforms []string
 	// Jobs is how many layers are at work at once; 0 means GOMAXPROCS.
@@ -89,6 +91,9 @@ func (o *Options) setDefaults() error {
 	}
 	if o.ArtifactManifest && o.Attach != AttachReferrer {
 		return fmt.Errorf("an artifact manifest is a referrer, and %q is not: %w", o.Attach, blob.ErrUnsupported)
+	}
+	if o.Untagged && o.Attach == AttachIndex {
+		return fmt.Errorf("an index that nothing names: %w", blob.ErrUnsupported)
 	}
 	if o.Jobs <= 0 {
 		o.Jobs = runtime.GOMAXPROCS(0)

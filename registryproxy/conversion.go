@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/lazuli-project/lazuli/catalog"
 	"github.com/lazuli-project/lazuli/convert"
@@ -85,13 +84,11 @@ func (p *Proxy) convert(ctx context.Context, j *job) (*convert.Result, error) {
 		if err != nil {
 			return nil, err
 		}
-		if j.rule.Attach == convert.AttachReferrer {
-			target = untagged{target}
-		}
 		outputs = append(outputs, convert.Output{Writer: w, Target: target})
 	}
 	return convert.Convert(ctx, src, outputs, convert.Options{
-		Attach: j.rule.Attach, Platforms: j.rule.Platforms, Jobs: p.opt.Jobs, Record: p.opt.Record, OpenPlace: p.openPlace(so),
+		Attach: j.rule.Attach, Untagged: j.rule.Attach == convert.AttachReferrer, // the tag may name another image by now
+		Platforms: j.rule.Platforms, Jobs: p.opt.Jobs, Record: p.opt.Record, OpenPlace: p.openPlace(so),
 		Readers: catalog.LazyReaders(), TempDir: p.opt.TempDir,
 	})
 }
@@ -109,12 +106,6 @@ func (p *Proxy) openPlace(so store.Options) func(context.Context, string) (store
 		return store.OpenSource(ctx, ref, so)
 	}
 }
-
-// untagged is a target that gets images without a name: a referrer is found by its subject, and the tag may name another image by now.
-type untagged struct{ store.Target }
-
-// Tag implements [store.Target].
-func (untagged) Tag(context.Context, ocispec.Descriptor, string) error { return nil }
 
 // finish notes how a job ended.
 func (j *job) finish(res *convert.Result, err error, took time.Duration) {
