@@ -114,18 +114,14 @@ func (a *app) convert(ctx context.Context, c *convertFlags, source, target strin
 	}
 	var others []store.Source
 	if c.chunkDict != "" {
-		dictFlags := srcFlags
-		if c.dictStore != nil {
-			dictFlags = c.dictStore
-		}
-		d, err := a.openDictionary(ctx, c.chunkDict, dictFlags)
+		d, err := c.openDictionary(ctx, a, srcFlags)
 		if err != nil {
 			return err
 		}
 		defer closeQuietly(d)
 		c.dictionary = d.Dictionary
-		if d.source != nil {
-			others = append(others, d.source)
+		if d.Source != nil {
+			others = append(others, d.Source)
 		}
 	}
 	writers, err := c.writers(a, a.jobs)
@@ -197,6 +193,22 @@ func (a *app) convert(ctx context.Context, c *convertFlags, source, target strin
 		return c.report(res)
 	}
 	return a.printResult(res, sides.refs)
+}
+
+// openDictionary opens the chunk dictionary.
+func (c *convertFlags) openDictionary(ctx context.Context, a *app, srcFlags *storeFlags) (*image.Dictionary, error) {
+	refs, err := parseRefs(c.chunkDict)
+	if err != nil {
+		return nil, err
+	}
+	if c.dictStore != nil {
+		srcFlags = c.dictStore
+	}
+	so, err := a.storeOptions(srcFlags)
+	if err != nil {
+		return nil, err
+	}
+	return image.OpenDictionary(ctx, refs[0], so)
 }
 
 // checkedSide is an image of a comparison.
