@@ -163,24 +163,21 @@ func addFile(w *tar.Writer, name string, size int64, write func(io.Writer) (int6
 // tableAlign is what the chunk table is filled to, so that its header stands where runtimes look for it.
 const tableAlign = 4096
 
-// addTable adds a layer's chunk table, and behind it the header of that. Layers without data have none.
+// addTable adds a layer's chunk table, and behind it the header of that. Layers without data, and blobs in old forms, have none.
 func addTable(w *tar.Writer, l *Layer) error {
 	var parts [2]*section
 	for i, name := range []string{EntryBlobMeta, EntryBlobMetaHeader} {
-		s, err := findEntry(l.ReaderAt, name)
-		switch {
-		case errors.Is(err, ErrNotFound):
-			s = &section{stored: io.NewSectionReader(l.ReaderAt, 0, 0)}
-		case err != nil:
+		s, err := findInTOC(l.ReaderAt, name) // without one, where the header begins is not known
+		if errors.Is(err, ErrNotFound) {
+			return nil
+		}
+		if err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
 		parts[i] = s
 	}
 	table, header := parts[0], parts[1]
 	padding := -table.size & (tableAlign - 1)
-	if table.size+header.size == 0 {
-		return nil
-	}
 	return addFile(w, l.Digest.Encoded()+".blob.meta", table.size+padding+header.size, func(w io.Writer) (int64, error) {
 		err := table.writeTo(w)
 		if err == nil {

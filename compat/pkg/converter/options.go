@@ -77,7 +77,7 @@ type PackOption struct {
 	Backend Backend
 	// Timeout ends a conversion that takes longer. Default none.
 	Timeout *time.Duration
-	// Encrypt encrypts the chunks with a key that is in the bootstrap.
+	// Encrypt encrypts the chunks with a key that is in the bootstrap. Only for version 6 without batches.
 	Encrypt bool
 }
 

@@ -30,8 +30,8 @@ func Pack(ctx context.Context, dest io.Writer, opt PackOption) (io.WriteCloser, 
 	}
 	ctx, cancel := withTimeout(ctx, opt.Timeout)
 	r, w := io.Pipe()
-	p := &packing{w: w, done: make(chan struct{})}
-	stop := context.AfterFunc(ctx, func() { _ = r.CloseWithError(context.Cause(ctx)) }) // always nil
+	p := &packing{w: w, done: make(chan struct{}), cause: func() error { return context.Cause(ctx) }}
+	stop := context.AfterFunc(ctx, func() { _ = w.CloseWithError(context.Cause(ctx)) }) // always nil
 	go func() {
 		defer close(p.done)
 		defer cancel()
@@ -48,22 +48,26 @@ func Pack(ctx context.Context, dest io.Writer, opt PackOption) (io.WriteCloser, 
 
 // packing is a run of Pack.
 type packing struct {
-	w    *io.PipeWriter
-	done chan struct{}
-	err  error // once done is closed
+	w     *io.PipeWriter
+	done  chan struct{}
+	err   error        // once done is closed
+	cause func() error // why the context has ended, if it has
 }
 
 // Write implements [io.Writer].
 func (p *packing) Write(b []byte) (int, error) {
 	n, err := p.w.Write(b)
-	if errors.Is(err, io.ErrClosedPipe) {
-		select {
-		case <-p.done:
-			if p.err != nil {
-				err = p.err
-			}
-		default:
-		}
+	if !errors.Is(err, io.ErrClosedPipe) {
+		return n, err
+	}
+	why := p.cause
+	select {
+	case <-p.done:
+		why = func() error { return p.err }
+	default:
+	}
+	if cause := why(); cause != nil {
+		err = cause
 	}
 	return n, err
 }
