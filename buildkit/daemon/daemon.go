@@ -25,6 +25,8 @@ import (
 	"github.com/moby/buildkit/worker/base"
 	"github.com/sirupsen/logrus"
 	fsutilcopy "github.com/tonistiigi/fsutil/copy"
+
+	"github.com/lazuli-project/lazuli/buildkit/listen"
 )
 
 // telemetryTimeout bounds how long the end waits for the last spans and figures to be sent.
@@ -71,11 +73,11 @@ func Run(ctx context.Context, opt Options) (err error) {
 	}
 	defer func() { err = errors.Join(err, t.shutdown(ctx)) }()
 	// Before the controller, so that a second daemon fails before it touches anything.
-	listeners, err := listen(ctx, cfg.GRPC)
+	listeners, err := listen.All(ctx, cfg.GRPC)
 	if err != nil {
 		return err
 	}
-	defer closeListeners(listeners)
+	defer listen.Close(listeners)
 	if opt.SaveCacheDebug {
 		db, err := cachedigest.NewDB(filepath.Join(cfg.Root, "cache-debug.db"))
 		if err != nil {

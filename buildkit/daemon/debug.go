@@ -18,6 +18,8 @@ import (
 	"github.com/moby/buildkit/util/bklog"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"golang.org/x/net/trace"
+
+	"github.com/lazuli-project/lazuli/buildkit/listen"
 )
 
 // serveDebug serves profiles, figures, requests, and what is in the build cache, until the returned function is called. Who reaches the
@@ -44,7 +46,7 @@ func serveDebug(ctx context.Context, addr string, storage solver.CacheKeyStorage
 	if !strings.Contains(addr, "://") {
 		addr = "tcp://" + addr
 	}
-	l, err := listenAt(ctx, addr, os.Getuid(), os.Getgid(), nil)
+	l, err := listen.At(ctx, addr, os.Getuid(), os.Getgid(), nil)
 	if err != nil {
 		return nil, fmt.Errorf("listen for debugging at %s: %w", addr, err)
 	}

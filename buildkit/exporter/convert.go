@@ -14,19 +14,17 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/lazuli-project/lazuli/buildkit/output"
 	"github.com/lazuli-project/lazuli/catalog"
 	"github.com/lazuli-project/lazuli/containerd/contentstore"
 	"github.com/lazuli-project/lazuli/convert"
-	"github.com/lazuli-project/lazuli/formats"
 	"github.com/lazuli-project/lazuli/store"
 )
 
 // made is what an export made, all of it in the worker's content store.
 type made struct {
-	writer formats.Writer
-	plain  ocispec.Descriptor // what BuildKit made
-	tagged ocispec.Descriptor // what names will name
-	images []convert.Image
+	output.Made
+	plain ocispec.Descriptor // what BuildKit made
 }
 
 // run makes the plain image and converts it.
@@ -45,7 +43,7 @@ func (x *export) run(ctx context.Context, src *exporter.Source, info exporter.Ex
 	if err != nil {
 		return nil, err
 	}
-	m := &made{plain: plain.Descriptor()}
+	m := &made{Made: output.Made{Format: x.format}, plain: plain.Descriptor()}
 	delete(m.plain.Annotations, exptypes.ExporterConfigDigestKey) // for BuildKit itself
 	defer func() { _ = plain.Release() }()                        // our lease holds the same
 	chains, err := layers.complete(ctx, refs)
@@ -55,20 +53,18 @@ func (x *export) run(ctx context.Context, src *exporter.Source, info exporter.Ex
 	if err := x.convert(ctx, m); err != nil {
 		return nil, fmt.Errorf("convert to %s: %w", x.format, err)
 	}
-	for i, image := range m.images {
+	for i, image := range m.Images {
 		if i < len(chains) {
 			if err := x.keep(ctx, chains[i], image.Layers); err != nil {
 				return nil, err
 			}
 		}
 	}
-	if !x.needsPlain() {
-		return m, x.pointAttestations(ctx, m)
+	if !x.opt.NeedsPlain() {
+		return m, m.PointAttestations(ctx, contentstore.NewTarget(ctx, x.worker.ContentStore(), store.Ref{}, contentstore.Options{}))
 	}
 	return m, nil
 }
-
-func (x *export) needsPlain() bool { return x.opt.needsPlain() }
 
 // convert converts the plain image.
 func (x *export) convert(ctx context.Context, m *made) (err error) {
@@ -78,8 +74,8 @@ func (x *export) convert(ctx context.Context, m *made) (err error) {
 			return err
 		}
 	}
-	opt := convert.Options{Attach: x.opt.attach, Readers: catalog.LazyReaders(), Record: contentstore.NewRecord(x.worker.ContentStore())}
-	if x.opt.merge == mergeBuild {
+	opt := convert.Options{Attach: x.opt.Attach, Readers: catalog.LazyReaders(), Record: contentstore.NewRecord(x.worker.ContentStore())}
+	if x.opt.Merge == output.MergeBuild {
 		opt.Attach = convert.AttachIndex
 	}
 	d, err := x.openDictionary(ctx)
@@ -89,7 +85,7 @@ func (x *export) convert(ctx context.Context, m *made) (err error) {
 	if d != nil {
 		opt.Others = append(opt.Others, d.source)
 	}
-	if m.writer, err = x.writer(x.opt, d); err != nil {
+	if m.Writer, err = x.writer(x.opt, d); err != nil {
 		return err
 	}
 	p := newLayerProgress(ctx, x.format)
@@ -97,11 +93,11 @@ func (x *export) convert(ctx context.Context, m *made) (err error) {
 	opt.OnProgress = p.on
 	target := contentstore.NewTarget(ctx, x.worker.ContentStore(), ref, contentstore.Options{})
 	defer func() { err = errors.Join(err, target.Close()) }()
-	res, err := convert.Convert(ctx, contentstore.NewSource(ctx, x.worker.ContentStore(), ref, m.plain), []convert.Output{{Writer: m.writer, Target: target}}, opt)
+	res, err := convert.Convert(ctx, contentstore.NewSource(ctx, x.worker.ContentStore(), ref, m.plain), []convert.Output{{Writer: m.Writer, Target: target}}, opt)
 	if err != nil {
 		return err
 	}
-	m.images, m.tagged = res.Images, res.Tagged[0]
+	m.Images, m.Tagged = res.Images, res.Tagged[0]
 	return nil
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/lazuli-project/lazuli/buildkit/output"
 	"github.com/lazuli-project/lazuli/catalog"
 	"github.com/lazuli-project/lazuli/containerd/contentstore"
 	"github.com/lazuli-project/lazuli/formats/nydus"
@@ -20,12 +21,12 @@ type dictionary struct {
 
 // openDictionary opens the chunk dictionary, with the client's credentials; nil where none is wanted.
 func (x *export) openDictionary(ctx context.Context) (*dictionary, error) {
-	if x.opt.dictionary == "" {
+	if x.opt.Dictionary == "" {
 		return nil, nil
 	}
-	d, err := x.readDictionary(ctx, x.opt.dictionary)
+	d, err := x.readDictionary(ctx, x.opt.Dictionary)
 	if err != nil {
-		return nil, fmt.Errorf("%s=%s: %w", keyDictionary, x.opt.dictionary, err)
+		return nil, fmt.Errorf("%s=%s: %w", output.KeyDictionary, x.opt.Dictionary, err)
 	}
 	return d, nil
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/moby/buildkit/util/leaseutil"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/lazuli-project/lazuli/buildkit/output"
 	"github.com/lazuli-project/lazuli/catalog"
 	"github.com/lazuli-project/lazuli/formats"
 )
@@ -31,7 +32,7 @@ type formatExporter struct {
 
 // Resolve implements [exporter.Exporter].
 func (e *formatExporter) Resolve(ctx context.Context, id int, attrs map[string]string) (exporter.ExporterInstance, error) {
-	o, err := parseOptions(e.format, attrs)
+	o, err := output.Parse(e.format, attrs)
 	if err != nil {
 		return nil, err
 	}
@@ -39,8 +40,8 @@ func (e *formatExporter) Resolve(ctx context.Context, id int, attrs map[string]s
 	if err != nil {
 		return nil, err
 	}
-	asIs := o.needsPlain() || keepsLayers(w)
-	inner, err := e.inner.Resolve(ctx, id, o.innerAttrs(asIs))
+	asIs := o.NeedsPlain() || output.KeepsLayers(w)
+	inner, err := e.inner.Resolve(ctx, id, o.PlainAttrs(asIs))
 	if err != nil {
 		return nil, err
 	}
@@ -48,8 +49,8 @@ func (e *formatExporter) Resolve(ctx context.Context, id int, attrs map[string]s
 }
 
 // writer makes the format's writer.
-func (e *formatExporter) writer(o *options, d *dictionary) (formats.Writer, error) {
-	f := o.format
+func (e *formatExporter) writer(o *output.Options, d *dictionary) (formats.Writer, error) {
+	f := o.Format
 	f.CPU = e.worker.cpu
 	if d != nil {
 		f.Dictionary = d.Dictionary
@@ -61,18 +62,12 @@ func (e *formatExporter) writer(o *options, d *dictionary) (formats.Writer, erro
 	return w, nil
 }
 
-// keepsLayers reports whether images of the writer refer to the layers of the plain image.
-func keepsLayers(w formats.Writer) bool {
-	k, ok := w.(formats.KeepsLayers)
-	return ok && k.KeepsLayers()
-}
-
 // instance is an output of a build.
 type instance struct {
 	*formatExporter
 	exporter.ExporterInstance // of the plain image
 	attrs                     map[string]string
-	opt                       *options
+	opt                       *output.Options
 	asIs                      bool // the plain image's layers become visible
 }
 
@@ -98,7 +93,7 @@ func (i *instance) Config() *exporter.Config {
 
 // Export implements [exporter.ExporterInstance].
 func (i *instance) Export(ctx context.Context, src *exporter.Source, info exporter.ExportBuildInfo) (_ map[string]string, _ exporter.FinalizeFunc, ref exporter.DescriptorReference, err error) {
-	warn(ctx, i.opt.warnings)
+	warn(ctx, i.opt.Warnings)
 	ctx, done, err := leaseutil.WithLease(ctx, i.worker.LeaseManager(), leaseutil.MakeTemporary)
 	if err != nil {
 		return nil, nil, nil, fmt.Errorf("hold what is exported: %w", err)
@@ -116,25 +111,25 @@ func (i *instance) Export(ctx context.Context, src *exporter.Source, info export
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	resp, err := x.response(made.tagged)
+	resp, err := x.response(made.Tagged)
 	if err != nil {
 		return nil, nil, nil, err
 	}
 	var finalize exporter.FinalizeFunc
-	if i.opt.push {
+	if i.opt.Push {
 		finalize = func(ctx context.Context) error { return x.push(ctx, made) }
 	}
-	return resp, finalize, containerimage.NewDescriptorReference(made.tagged, done), nil
+	return resp, finalize, containerimage.NewDescriptorReference(made.Tagged, done), nil
 }
 
 // names returns what the image is called.
 func (i *instance) names(src *exporter.Source) ([]string, error) {
-	if !slices.Equal(i.opt.names, []string{"*"}) {
-		return i.opt.names, nil
+	if !slices.Equal(i.opt.Names, []string{"*"}) {
+		return i.opt.Names, nil
 	}
-	names, err := parseNames(string(src.Metadata[exptypes.ExporterImageNameKey]))
-	if err == nil && len(names) == 0 && i.opt.push {
-		err = fmt.Errorf("%s=*: the build gives no name", keyName)
+	names, err := output.ParseNames(string(src.Metadata[exptypes.ExporterImageNameKey]))
+	if err == nil && len(names) == 0 && i.opt.Push {
+		err = fmt.Errorf("%s=*: the build gives no name", output.KeyName)
 	}
 	return names, err
 }

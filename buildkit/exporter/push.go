@@ -2,29 +2,24 @@ package exporter
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
 
 	remoteserrors "github.com/containerd/containerd/v2/core/remotes/errors"
-	"github.com/containerd/errdefs"
 	"github.com/distribution/reference"
 	"github.com/moby/buildkit/util/errutil"
 	"github.com/moby/buildkit/util/progress"
 	"github.com/moby/buildkit/util/push"
 	"github.com/opencontainers/go-digest"
-	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/lazuli-project/lazuli/buildkit/output"
 	"github.com/lazuli-project/lazuli/containerd/contentstore"
 	"github.com/lazuli-project/lazuli/convert"
 	"github.com/lazuli-project/lazuli/formats"
 	"github.com/lazuli-project/lazuli/store"
 )
-
-// mergeTries is how often an index is made before convert.ErrMoved.
-const mergeTries = 5
 
 // push pushes what was made to all names. It is all that an export does with the registry of its names.
 func (x *export) push(ctx context.Context, m *made) error {
@@ -40,29 +35,29 @@ func (x *export) push(ctx context.Context, m *made) error {
 }
 
 func (x *export) pushTo(ctx context.Context, name string, m *made) error {
-	if keepsLayers(m.writer) && !x.needsPlain() {
+	if output.KeepsLayers(m.Writer) && !x.opt.NeedsPlain() {
 		// Its layers are the image's, and stay in the registry as long as it does.
-		for _, im := range m.images {
+		for _, im := range m.Images {
 			if err := x.pushByDigest(ctx, name, im.Source.Digest); err != nil {
 				return err
 			}
 		}
 	}
 	switch {
-	case x.opt.attach == convert.AttachReferrer:
+	case x.opt.Attach == convert.AttachReferrer:
 		return x.pushReferrers(ctx, name, m)
-	case x.opt.merge != mergeNothing:
+	case x.opt.Merge != output.MergeNothing:
 		return x.pushMerged(ctx, name, m)
-	case x.opt.pushByDigest:
-		return x.pushByDigest(ctx, name, m.tagged.Digest)
+	case x.opt.PushByDigest:
+		return x.pushByDigest(ctx, name, m.Tagged.Digest)
 	}
-	return x.pushTag(ctx, name, m.tagged.Digest)
+	return x.pushTag(ctx, name, m.Tagged.Digest)
 }
 
 // pushTag pushes a manifest with all that it names under a name.
 func (x *export) pushTag(ctx context.Context, name string, d digest.Digest) error {
 	cs := x.worker.ContentStore()
-	return push.Push(ctx, x.sessions, x.sessionID, cs, cs, d, name, x.opt.insecure, x.worker.RegistryHosts, false, nil)
+	return push.Push(ctx, x.sessions, x.sessionID, cs, cs, d, name, x.opt.Insecure, x.worker.RegistryHosts, false, nil)
 }
 
 // pushByDigest pushes a manifest with all that it names into the repository of a name.
@@ -72,7 +67,7 @@ func (x *export) pushByDigest(ctx context.Context, name string, d digest.Digest)
 		return err
 	}
 	cs := x.worker.ContentStore()
-	return push.Push(ctx, x.sessions, x.sessionID, cs, cs, d, reference.TrimNamed(named).String(), x.opt.insecure, x.worker.RegistryHosts, true, nil)
+	return push.Push(ctx, x.sessions, x.sessionID, cs, cs, d, reference.TrimNamed(named).String(), x.opt.Insecure, x.worker.RegistryHosts, true, nil)
 }
 
 // pushReferrers pushes the plain image under the name, and then ours, which refer to it.
@@ -84,7 +79,7 @@ func (x *export) pushReferrers(ctx context.Context, name string, m *made) error 
 	if err != nil {
 		return err
 	}
-	for _, im := range m.images {
+	for _, im := range m.Images {
 		if err := x.pushByDigest(ctx, name, im.Desc.Digest); err != nil {
 			return err
 		}
@@ -98,7 +93,7 @@ func (x *export) pushReferrers(ctx context.Context, name string, m *made) error 
 // describeReferrer describes an image as registries list referrers.
 func (x *export) describeReferrer(m *made, im convert.Image) ocispec.Descriptor {
 	d := ocispec.Descriptor{MediaType: im.Desc.MediaType, Digest: im.Desc.Digest, Size: im.Desc.Size}
-	switch w := m.writer.(type) {
+	switch w := m.Writer.(type) {
 	case formats.ReferrerMarker:
 		d.ArtifactType = w.ReferrerType()
 	case formats.IndexMarker:
@@ -122,27 +117,16 @@ func (x *export) listReferrer(ctx context.Context, r *repository, subject digest
 	if err != nil || slices.ContainsFunc(list, func(d ocispec.Descriptor) bool { return d.Digest == desc.Digest }) {
 		return err
 	}
-	index, raw, err := marshalIndex(append(list, desc), nil)
+	index, raw, err := output.MarshalIndex(append(list, desc), nil)
 	if err != nil {
 		return err
 	}
 	return r.put(ctx, tag, index, raw)
 }
 
-// marshalIndex makes an index.
-func marshalIndex(entries []ocispec.Descriptor, annotations map[string]string) (ocispec.Descriptor, []byte, error) {
-	raw, err := json.Marshal(ocispec.Index{
-		Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex, Manifests: entries, Annotations: annotations,
-	})
-	if err != nil {
-		return ocispec.Descriptor{}, nil, fmt.Errorf("index: %w", err)
-	}
-	return formats.DigestOf(ocispec.MediaTypeImageIndex, raw), raw, nil
-}
-
 // pushMerged pushes what was made as a part of the index that a name names.
 func (x *export) pushMerged(ctx context.Context, name string, m *made) error {
-	ours, err := x.addition(ctx, m)
+	ours, err := m.Addition(ctx, contentstore.NewSource(ctx, x.worker.ContentStore(), store.Ref{}, m.Tagged))
 	if err != nil {
 		return err
 	}
@@ -150,7 +134,7 @@ func (x *export) pushMerged(ctx context.Context, name string, m *made) error {
 	if err != nil {
 		return err
 	}
-	for _, d := range slices.Concat(ours.plain, ours.images, ours.beside) {
+	for _, d := range slices.Concat(ours.Plain, ours.Images, ours.Beside) {
 		if err := x.pushByDigest(ctx, name, d.Digest); err != nil {
 			return err
 		}
@@ -161,82 +145,9 @@ func (x *export) pushMerged(ctx context.Context, name string, m *made) error {
 	}
 	defer release()
 	done := progress.OneOff(ctx, "merging index of "+r.named.String())
-	return done(r.mergeTag(ctx, ours, x.opt.merge))
-}
-
-// mergeTag makes the tag name an index with the addition. Registries cannot compare and swap: who moves the tag meanwhile is seen when it
-// is resolved once more before it is written.
-func (r *repository) mergeTag(ctx context.Context, ours *addition, how merging) error {
-	for range mergeTries {
-		before, err := r.current(ctx)
-		if err != nil {
-			return err
-		}
-		entries, annotations, err := r.entries(ctx, before, ours)
-		if err != nil {
-			return err
-		}
-		if how == mergeBuild && !ours.sameBuild(entries) {
-			entries, annotations = nil, nil
-		}
-		if annotations == nil {
-			annotations = ours.annotations
-		}
-		index, raw, err := marshalIndex(ours.merge(entries), annotations)
-		if err != nil {
-			return err
-		}
-		now, err := r.current(ctx)
-		if err != nil {
-			return err
-		}
-		if now.Digest == before.Digest {
-			return r.put(ctx, r.named.String(), index, raw)
-		}
+	p, err := r.place(ctx)
+	if err == nil {
+		err = ours.MergeInto(ctx, p, x.opt.Merge)
 	}
-	return fmt.Errorf("%s: %w, %d times", r.named, convert.ErrMoved, mergeTries)
-}
-
-// entries returns what the tag names as entries of an index, with platforms, and the index's annotations. An image of our format that
-// stands there alone is none: it is replaced.
-func (r *repository) entries(ctx context.Context, desc ocispec.Descriptor, ours *addition) ([]ocispec.Descriptor, map[string]string, error) {
-	if desc.Digest == "" {
-		return nil, nil, nil
-	}
-	provider, err := r.provider(ctx)
-	if err != nil {
-		return nil, nil, err
-	}
-	src := contentstore.NewSource(ctx, provider, store.Ref{Transport: store.Registry, Host: reference.Domain(r.named), Repo: reference.Path(r.named)}, desc)
-	list := []ocispec.Descriptor{desc}
-	var annotations map[string]string
-	if store.IsIndex(desc.MediaType) {
-		x, err := store.LoadIndex(ctx, src, desc)
-		if err != nil {
-			return nil, nil, err
-		}
-		list, annotations = x.Index.Manifests, x.Index.Annotations
-	}
-	kept := make([]ocispec.Descriptor, 0, len(list))
-	for _, d := range list {
-		if d.Platform == nil && store.IsImage(d.MediaType) && d.Annotations[annotationReferenceType] == "" && d.ArtifactType == "" {
-			m, err := store.LoadManifest(ctx, src, d)
-			if errors.Is(err, store.ErrNotFound) || errdefs.IsNotFound(err) {
-				continue // what is not there cannot be pulled, either
-			}
-			if err != nil {
-				return nil, nil, err
-			}
-			if ours.recognize(m) {
-				continue
-			}
-			if m.Config.OS != "" {
-				d.Platform = &m.Config.Platform
-			} else if len(ours.images) == 1 {
-				d.Platform = ours.plainPlatform
-			}
-		}
-		kept = append(kept, d)
-	}
-	return kept, annotations, nil
+	return done(err)
 }

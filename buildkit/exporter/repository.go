@@ -19,6 +19,11 @@ import (
 	resolverconfig "github.com/moby/buildkit/util/resolver/config"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/lazuli-project/lazuli/buildkit/output"
+	"github.com/lazuli-project/lazuli/containerd/contentstore"
+	"github.com/lazuli-project/lazuli/formats"
+	"github.com/lazuli-project/lazuli/store"
 )
 
 // repository is a name in a registry, reached as BuildKit reaches registries: by its configuration, with the client's credentials.
@@ -35,11 +40,11 @@ func (x *export) repository(name string, pushing bool) (*repository, error) {
 	}
 	named = reference.TagNameOnly(named)
 	hosts := x.worker.RegistryHosts
-	if x.opt.insecure {
+	if x.opt.Insecure {
 		yes := true
 		hosts = resolver.NewRegistryConfig(map[string]resolverconfig.RegistryConfig{reference.Domain(named): {Insecure: &yes, PlainHTTP: &yes}})
 	}
-	scope := resolver.ScopeType{Push: pushing, Insecure: x.opt.insecure}
+	scope := resolver.ScopeType{Push: pushing, Insecure: x.opt.Insecure}
 	return &repository{named, x.worker.pool.GetResolver(withReferrers(hosts), named.String(), scope, x.sessions, session.NewGroup(x.sessionID))}, nil
 }
 
@@ -86,6 +91,32 @@ func (r *repository) current(ctx context.Context) (ocispec.Descriptor, error) {
 		return ocispec.Descriptor{}, nil
 	}
 	return desc, err
+}
+
+// place is a repository's reference as a place for an index.
+type place struct {
+	formats.Sources
+	*repository
+}
+
+var _ output.Place = place{}
+
+// place returns it.
+func (r *repository) place(ctx context.Context) (place, error) {
+	p, err := r.provider(ctx)
+	if err != nil {
+		return place{}, err
+	}
+	ref := store.Ref{Transport: store.Registry, Host: reference.Domain(r.named), Repo: reference.Path(r.named)}
+	return place{contentstore.NewSource(ctx, p, ref, ocispec.Descriptor{}), r}, nil
+}
+
+// Current implements [output.Place].
+func (p place) Current(ctx context.Context) (ocispec.Descriptor, error) { return p.current(ctx) }
+
+// PutIndex implements [output.Place].
+func (p place) PutIndex(ctx context.Context, desc ocispec.Descriptor, raw []byte) error {
+	return p.put(ctx, p.named.String(), desc, raw)
 }
 
 // provider gives the objects of the repository.

@@ -1,4 +1,4 @@
-package exporter
+package output
 
 import (
 	"cmp"
@@ -14,48 +14,52 @@ import (
 
 	"github.com/lazuli-project/lazuli/catalog"
 	"github.com/lazuli-project/lazuli/convert"
+	"github.com/lazuli-project/lazuli/formats"
 )
 
 // Keys of our exporters beside those of the formats, which [catalog.KeysOf] has.
 const (
-	keyName           = "name"
+	KeyName           = "name"
 	keyPush           = "push"
 	keyInsecure       = "registry.insecure"
 	keyOCITypes       = "oci-mediatypes"
 	keyMerge          = "merge-manifest"
 	keyAttach         = "attach"
-	keyDictionary     = "chunk-dict"
+	KeyDictionary     = "chunk-dict"
 	keyOCICompression = "oci-compression"
 	keyForce          = "force-compression"
 	keyPushByDigest   = "push-by-digest"
 )
 
-// merging says what the index consists of that an image becomes a part of.
-type merging int
+// Merging says what the index consists of that an image becomes a part of.
+type Merging int
 
+// What it consists of.
 const (
-	mergeNothing merging = iota // there is none
-	mergeTag                    // what the tag names already, and ours
-	mergeBuild                  // the plain image of the same build, and ours
+	MergeNothing Merging = iota // there is none
+	MergeTag                    // what the tag names already, and ours
+	MergeBuild                  // the plain image of the same build, and ours
 )
 
-// options are an output's keys.
-type options struct {
-	names        []string // as references with tags; "*" alone is the name that the frontend gives
-	push         bool
-	pushByDigest bool
-	insecure     bool
-	merge        merging
-	attach       convert.Attach
-	dictionary   string
-	format       catalog.Options
-	inner        map[string]string // for the exporter of the plain image
-	warnings     []string
+// Options are what an output's keys say.
+type Options struct {
+	// Names that the image is pushed to, as references with tags; "*" alone is the name that the frontend gives.
+	Names        []string
+	Push         bool
+	PushByDigest bool
+	Insecure     bool // the registry
+	Merge        Merging
+	Attach       convert.Attach
+	Dictionary   string // reference of an image whose chunks are referred to
+	Format       catalog.Options
+	Warnings     []string
+
+	inner map[string]string // for the exporter of the plain image
 }
 
 // ownKeys are those that are no format's.
 func ownKeys() []string {
-	return []string{keyName, keyPush, keyPushByDigest, keyInsecure, keyOCITypes, keyMerge, keyAttach, keyOCICompression, keyForce}
+	return []string{KeyName, keyPush, keyPushByDigest, keyInsecure, keyOCITypes, keyMerge, keyAttach, keyOCICompression, keyForce}
 }
 
 // innerKeys are those that the exporter of the plain image takes.
@@ -73,23 +77,23 @@ func isInnerKey(key string) bool {
 		strings.HasPrefix(key, "annotation[") || strings.HasPrefix(key, "containerimage.") || strings.HasPrefix(key, "image.") || strings.HasPrefix(key, "refs.")
 }
 
-// parseOptions reads the keys of an output of a format.
-func parseOptions(format string, attrs map[string]string) (*options, error) {
-	o := &options{push: true, attach: convert.AttachTag, inner: make(map[string]string)}
+// Parse reads the keys of an output of a format. What is wrong with them is told in the words of BuildKit's exporters, where these have some.
+func Parse(format string, attrs map[string]string) (*Options, error) {
+	o := &Options{Push: true, Attach: convert.AttachTag, inner: make(map[string]string)}
 	formatKeys := catalog.KeysOf(format)
 	ociCompression, force := "", ""
 	for _, key := range slices.Sorted(maps.Keys(attrs)) {
 		value := attrs[key]
 		var err error
 		switch key {
-		case keyName:
-			o.names, err = parseNames(value)
+		case KeyName:
+			o.Names, err = ParseNames(value)
 		case keyPush:
-			err = parseBool(key, value, &o.push)
+			err = parseBool(key, value, &o.Push)
 		case keyPushByDigest:
-			err = parseBool(key, value, &o.pushByDigest)
+			err = parseBool(key, value, &o.PushByDigest)
 		case keyInsecure:
-			err = parseBool(key, value, &o.insecure)
+			err = parseBool(key, value, &o.Insecure)
 		case keyOCITypes:
 			err = o.setOCITypes(value)
 		case keyMerge:
@@ -103,18 +107,18 @@ func parseOptions(format string, attrs map[string]string) (*options, error) {
 			if err = parseBool(key, value, &b); b {
 				force = "true"
 			}
-		case keyDictionary:
+		case KeyDictionary:
 			if !slices.Contains(formatKeys, catalog.KeyBatchSize) { // nydus
 				err = fmt.Errorf("%s is not for it", key)
 			}
-			o.dictionary = value
+			o.Dictionary = value
 		case catalog.KeyPrefetch:
 			value = strings.ReplaceAll(value, ",", "\n")
 			fallthrough
 		default:
 			switch {
 			case slices.Contains(formatKeys, key):
-				err = o.format.Set(key, value)
+				err = o.Format.Set(key, value)
 			case isInnerKey(key):
 				o.inner[key] = value
 			default:
@@ -132,21 +136,21 @@ func parseOptions(format string, attrs map[string]string) (*options, error) {
 }
 
 // complete checks what keys mean together.
-func (o *options) complete(ociCompression, force string) error {
+func (o *Options) complete(ociCompression, force string) error {
 	switch {
-	case o.merge != mergeNothing && o.attach != convert.AttachTag:
-		return fmt.Errorf("%s makes an index: %s=%s cannot be at the same time", keyMerge, keyAttach, o.attach)
-	case o.attach == convert.AttachIndex:
-		o.merge = mergeBuild
+	case o.Merge != MergeNothing && o.Attach != convert.AttachTag:
+		return fmt.Errorf("%s makes an index: %s=%s cannot be at the same time", keyMerge, keyAttach, o.Attach)
+	case o.Attach == convert.AttachIndex:
+		o.Merge = MergeBuild
 	}
-	if o.pushByDigest && (o.merge != mergeNothing || o.attach == convert.AttachReferrer) {
+	if o.PushByDigest && (o.Merge != MergeNothing || o.Attach == convert.AttachReferrer) {
 		return fmt.Errorf("%s: %s and %s are about a tag", keyPushByDigest, keyMerge, keyAttach)
 	}
-	if o.push && len(o.names) == 0 {
-		return fmt.Errorf("%s is needed to push the image, or %s=false", keyName, keyPush)
+	if o.Push && len(o.Names) == 0 {
+		return fmt.Errorf("%s is needed to push the image, or %s=false", KeyName, keyPush)
 	}
-	for _, n := range o.names {
-		if o.pushByDigest && n != "*" {
+	for _, n := range o.Names {
+		if o.PushByDigest && n != "*" {
 			if named, err := reference.ParseNormalizedNamed(n); err == nil && !reference.IsNameOnly(named) {
 				return fmt.Errorf("%s: %s has a tag", keyPushByDigest, n)
 			}
@@ -161,16 +165,16 @@ func (o *options) complete(ociCompression, force string) error {
 	return nil
 }
 
-// needsPlain reports whether the plain image is pushed, too.
-func (o *options) needsPlain() bool {
-	return o.merge == mergeBuild || o.attach == convert.AttachReferrer
+// NeedsPlain reports whether the plain image is pushed, too.
+func (o *Options) NeedsPlain() bool {
+	return o.Merge == MergeBuild || o.Attach == convert.AttachReferrer
 }
 
-// innerAttrs returns the keys of the exporter of the plain image, which stores and pushes nothing itself. asIs says that its layers
+// PlainAttrs returns the keys of the exporter of the plain image, which stores and pushes nothing itself. asIs says that its layers
 // become visible, so that they are compressed as the user wants.
-func (o *options) innerAttrs(asIs bool) map[string]string {
+func (o *Options) PlainAttrs(asIs bool) map[string]string {
 	attrs := maps.Clone(o.inner)
-	attrs[string(exptypes.OptKeyName)] = strings.Join(o.names, ",") // attestations name their subject by it
+	attrs[string(exptypes.OptKeyName)] = strings.Join(o.Names, ",") // attestations name their subject by it
 	attrs[string(exptypes.OptKeyPush)] = "false"
 	attrs[string(exptypes.OptKeyStore)] = "false"
 	attrs[string(exptypes.OptKeyOCITypes)] = "true"
@@ -186,7 +190,7 @@ func (o *options) innerAttrs(asIs bool) map[string]string {
 func possibleKeys(format string) string {
 	keys := slices.Concat(ownKeys(), catalog.KeysOf(format), innerKeys())
 	if slices.Contains(keys, catalog.KeyBatchSize) {
-		keys = append(keys, keyDictionary)
+		keys = append(keys, KeyDictionary)
 	}
 	slices.Sort(keys)
 	return strings.Join(slices.Compact(keys), ", ")
@@ -203,42 +207,42 @@ func parseBool(key, value string, b *bool) error {
 }
 
 // setOCITypes takes oci-mediatypes, which is always so: annotations, artifact types and subjects exist in OCI's manifests only.
-func (o *options) setOCITypes(value string) error {
+func (o *Options) setOCITypes(value string) error {
 	oci := true
 	err := parseBool(keyOCITypes, value, &oci)
 	if err == nil && !oci {
-		o.warnings = append(o.warnings, keyOCITypes+"=false has no effect: images that are read lazily need OCI's media types")
+		o.Warnings = append(o.Warnings, keyOCITypes+"=false has no effect: images that are read lazily need OCI's media types")
 	}
 	return err
 }
 
-func (o *options) setMerge(value string) error {
+func (o *Options) setMerge(value string) error {
 	if value == "build" {
-		o.merge = mergeBuild
+		o.Merge = MergeBuild
 		return nil
 	}
 	merge := false
 	if err := parseBool(keyMerge, value, &merge); err != nil {
 		return fmt.Errorf("%w: true, false and build are possible", err)
 	}
-	o.merge = mergeNothing
+	o.Merge = MergeNothing
 	if merge {
-		o.merge = mergeTag
+		o.Merge = MergeTag
 	}
 	return nil
 }
 
-func (o *options) setAttach(value string) error {
+func (o *Options) setAttach(value string) error {
 	switch a := convert.Attach(value); a {
 	case convert.AttachTag, convert.AttachIndex, convert.AttachReferrer:
-		o.attach = a
+		o.Attach = a
 		return nil
 	}
 	return fmt.Errorf("%s=%q: tag, index and referrer are possible", keyAttach, value)
 }
 
-// parseNames reads references with commas between them.
-func parseNames(value string) ([]string, error) {
+// ParseNames reads references with commas between them.
+func ParseNames(value string) ([]string, error) {
 	if value == "" {
 		return nil, nil
 	}
@@ -249,10 +253,10 @@ func parseNames(value string) ([]string, error) {
 	for n := range strings.SplitSeq(value, ",") {
 		named, err := reference.ParseNormalizedNamed(n)
 		if err != nil {
-			return nil, fmt.Errorf("%s=%q: %w", keyName, n, err)
+			return nil, fmt.Errorf("%s=%q: %w", KeyName, n, err)
 		}
 		if _, ok := named.(reference.Digested); ok {
-			return nil, fmt.Errorf("%s=%q: %w", keyName, n, errDigested)
+			return nil, fmt.Errorf("%s=%q: %w", KeyName, n, errDigested)
 		}
 		names = append(names, n)
 	}
@@ -260,3 +264,9 @@ func parseNames(value string) ([]string, error) {
 }
 
 var errDigested = errors.New("what an image is pushed to has no digest")
+
+// KeepsLayers reports whether images of the writer refer to the layers of the plain image.
+func KeepsLayers(w formats.Writer) bool {
+	k, ok := w.(formats.KeepsLayers)
+	return ok && k.KeepsLayers()
+}

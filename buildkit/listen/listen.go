@@ -1,6 +1,6 @@
 //go:build linux
 
-package daemon
+package listen
 
 import (
 	"context"
@@ -18,8 +18,8 @@ import (
 	"github.com/moby/buildkit/util/bklog"
 )
 
-// listen listens at all addresses.
-func listen(ctx context.Context, cfg config.GRPCConfig) ([]net.Listener, error) {
+// All listens at all addresses of a configuration: "unix://PATH", "tcp://HOST:PORT", "fd://". TLS is for tcp and fd.
+func All(ctx context.Context, cfg config.GRPCConfig) ([]net.Listener, error) {
 	if len(cfg.Address) == 0 {
 		return nil, errors.New("no address to listen at")
 	}
@@ -36,9 +36,9 @@ func listen(ctx context.Context, cfg config.GRPCConfig) ([]net.Listener, error) 
 	}
 	listeners := make([]net.Listener, 0, len(cfg.Address))
 	for _, addr := range cfg.Address {
-		l, err := listenAt(ctx, addr, uid, gid, tlsConfig)
+		l, err := At(ctx, addr, uid, gid, tlsConfig)
 		if err != nil {
-			closeListeners(listeners)
+			Close(listeners)
 			return nil, fmt.Errorf("listen at %s: %w", addr, err)
 		}
 		if tlsConfig == nil && strings.HasPrefix(addr, "tcp://") {
@@ -49,14 +49,15 @@ func listen(ctx context.Context, cfg config.GRPCConfig) ([]net.Listener, error) 
 	return listeners, nil
 }
 
-func closeListeners(listeners []net.Listener) {
+// Close closes listeners.
+func Close(listeners []net.Listener) {
 	for _, l := range listeners {
 		_ = l.Close() // maybe by its server already
 	}
 }
 
-// listenAt listens at "unix://PATH", "tcp://HOST:PORT", or "fd://", which is the socket that systemd hands over.
-func listenAt(ctx context.Context, addr string, uid, gid int, tlsConfig *tls.Config) (net.Listener, error) {
+// At listens at "unix://PATH", "tcp://HOST:PORT", or "fd://", which is the socket that systemd hands over.
+func At(ctx context.Context, addr string, uid, gid int, tlsConfig *tls.Config) (net.Listener, error) {
 	scheme, where, ok := strings.Cut(addr, "://")
 	if !ok {
 		return nil, fmt.Errorf("it does not contain a scheme; you meant unix://%s?", addr)
@@ -91,7 +92,7 @@ func inherited(name string, tlsConfig *tls.Config) (net.Listener, error) {
 	if len(listeners) == 0 {
 		return nil, errors.New("no sockets found via socket activation: make sure the service was started by systemd")
 	}
-	closeListeners(listeners[1:])
+	Close(listeners[1:])
 	if tlsConfig == nil {
 		return listeners[0], nil
 	}

@@ -1,15 +1,15 @@
-package exporter
+package output
 
 import (
 	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
-	"github.com/lazuli-project/lazuli/containerd/contentstore"
 	"github.com/lazuli-project/lazuli/formats"
 	"github.com/lazuli-project/lazuli/store"
 )
@@ -23,22 +23,30 @@ const mediaTypeInToto = "application/vnd.in-toto+json"
 // attestations points the attestations of an index at what the images became: they are about plain images, which nobody will see.
 // Nobody signed them yet.
 type attestations struct {
-	target *contentstore.Target
+	target Objects
 	became map[digest.Digest]ocispec.Descriptor // plain images to ours
 }
 
-// pointAttestations points the attestations of what was made at our images.
-func (x *export) pointAttestations(ctx context.Context, m *made) error {
-	if !store.IsIndex(m.tagged.MediaType) {
+// Objects is where what was made is, and where more can be put.
+type Objects interface {
+	formats.Sources
+	formats.Sink
+	// Push stores a blob of known digest.
+	Push(ctx context.Context, desc ocispec.Descriptor, content io.Reader) error
+}
+
+// PointAttestations points the attestations of what was made at our images.
+func (m *Made) PointAttestations(ctx context.Context, target Objects) error {
+	if !store.IsIndex(m.Tagged.MediaType) {
 		return nil
 	}
-	a := &attestations{contentstore.NewTarget(ctx, x.worker.ContentStore(), store.Ref{}, contentstore.Options{}), make(map[digest.Digest]ocispec.Descriptor)}
+	a := &attestations{target, make(map[digest.Digest]ocispec.Descriptor)}
 	ours := make(map[digest.Digest]digest.Digest) // ours to plain images
-	for _, im := range m.images {
+	for _, im := range m.Images {
 		a.became[im.Source.Digest] = ocispec.Descriptor{MediaType: im.Desc.MediaType, Digest: im.Desc.Digest, Size: im.Desc.Size}
 		ours[im.Desc.Digest] = im.Source.Digest
 	}
-	index, err := store.LoadIndex(ctx, a.target, m.tagged)
+	index, err := store.LoadIndex(ctx, a.target, m.Tagged)
 	if err != nil {
 		return err
 	}
@@ -58,11 +66,11 @@ func (x *export) pointAttestations(ctx context.Context, m *made) error {
 	if !changed {
 		return nil
 	}
-	desc, raw, err := marshalIndex(entries, index.Index.Annotations)
+	desc, raw, err := MarshalIndex(entries, index.Index.Annotations)
 	if err != nil {
 		return err
 	}
-	m.tagged = desc
+	m.Tagged = desc
 	return a.target.Put(ctx, desc, raw)
 }
 

@@ -1,0 +1,167 @@
+package proxy
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	control "github.com/moby/buildkit/api/services/control"
+	"github.com/opencontainers/go-digest"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/lazuli-project/lazuli/convert"
+)
+
+// builds are the builds whose outputs are, or will be, converted here, by the reference that the client gave them.
+type builds struct {
+	mu    sync.Mutex // guards byRef
+	byRef map[string]*build
+}
+
+// begin notes a build.
+func (b *builds) begin(ref string) *build {
+	n := &build{ref: ref, changed: make(chan struct{})}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.byRef == nil {
+		b.byRef = make(map[string]*build)
+	}
+	b.byRef[ref] = n
+	return n
+}
+
+// end notes that a build is over.
+func (b *builds) end(n *build) {
+	b.mu.Lock()
+	if b.byRef[n.ref] == n {
+		delete(b.byRef, n.ref)
+	}
+	b.mu.Unlock()
+	n.tell(nil)
+}
+
+// find returns a build that is not over, or nil.
+func (b *builds) find(ref string) *build {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.byRef[ref]
+}
+
+// build tells about its progress.
+type build struct {
+	ref string
+
+	mu      sync.Mutex // guards what follows
+	news    []*control.StatusResponse
+	over    bool
+	changed chan struct{} // closed, and replaced, with each change
+}
+
+// tell adds news; nil is the end.
+func (b *build) tell(n *control.StatusResponse) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if n != nil {
+		b.news = append(b.news, n)
+	} else {
+		b.over = true
+	}
+	close(b.changed)
+	b.changed = make(chan struct{})
+}
+
+// follow calls fn for all news, from the first, until the build is over.
+func (b *build) follow(ctx context.Context, fn func(*control.StatusResponse) error) error {
+	for i := 0; ; {
+		b.mu.Lock()
+		news, over, changed := b.news[i:], b.over, b.changed
+		b.mu.Unlock()
+		for _, n := range news {
+			if err := fn(n); err != nil {
+				return err
+			}
+		}
+		i += len(news)
+		if len(news) > 0 {
+			continue
+		}
+		if over {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// progressStep is how often a layer's progress is told.
+const progressStep = 500 * time.Millisecond
+
+// step is a piece of work that clients show as a line, with lines for its parts below.
+type step struct {
+	build  *build
+	vertex control.Vertex
+
+	mu    sync.Mutex           // guards what follows
+	began map[string]time.Time // parts
+	told  map[string]time.Time
+}
+
+// step begins one.
+func (b *build) step(name string) *step {
+	s := &step{build: b, began: make(map[string]time.Time), told: make(map[string]time.Time)}
+	s.vertex.Digest = digest.FromString("lazuli " + b.ref + " " + name).String()
+	s.vertex.Name = name
+	s.vertex.Started = timestamppb.Now()
+	s.send()
+	return s
+}
+
+func (s *step) send() {
+	v := control.Vertex{Digest: s.vertex.Digest, Name: s.vertex.Name, Started: s.vertex.Started, Completed: s.vertex.Completed, Error: s.vertex.Error}
+	s.build.tell(&control.StatusResponse{Vertexes: []*control.Vertex{&v}})
+}
+
+// end ends the step, and returns err.
+func (s *step) end(err error) error {
+	s.vertex.Completed = timestamppb.Now()
+	if err != nil {
+		s.vertex.Error = err.Error()
+	}
+	s.send()
+	return err
+}
+
+// part tells how much of a part is done, in bytes.
+func (s *step) part(name string, done, total int64, over bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := time.Now()
+	if !over && now.Sub(s.told[name]) < progressStep {
+		return
+	}
+	s.told[name] = now
+	if s.began[name].IsZero() {
+		s.began[name] = now
+	}
+	status := &control.VertexStatus{
+		ID: name, Vertex: s.vertex.Digest, Current: done, Total: total, Timestamp: timestamppb.New(now), Started: timestamppb.New(s.began[name]),
+	}
+	if over {
+		status.Completed = timestamppb.New(now)
+	}
+	s.build.tell(&control.StatusResponse{Statuses: []*control.VertexStatus{status}})
+}
+
+// warn shows a warning.
+func (s *step) warn(text string) {
+	s.build.tell(&control.StatusResponse{Warnings: []*control.VertexWarning{{Vertex: s.vertex.Digest, Level: 1, Short: []byte(text)}}})
+}
+
+// layer tells about a layer.
+func (s *step) layer(p convert.Progress) {
+	name := layerName(p)
+	s.part(name, p.Done, p.Total, p.State != convert.Converting)
+}
