@@ -28,6 +28,7 @@ import (
 
 	"github.com/containerd/nydus-snapshotter/pkg/converter"
 	"github.com/lazuli-project/lazuli/blob"
+	"github.com/lazuli-project/lazuli/flate"
 	"github.com/lazuli-project/lazuli/nydusimage"
 )
 
@@ -352,4 +353,24 @@ func putImage(t testing.TB, cs content.Store, tars [][]byte) ocispec.Descriptor 
 		"config": map[string]any{"Healthcheck": map[string]any{"Test": []string{"CMD", "true"}}},
 		"rootfs": ocispec.RootFS{Type: "layers", DiffIDs: diffIDs}, "history": history})
 	return putJSON(t, cs, ocispec.MediaTypeImageManifest, &manifest)
+}
+
+func decompress(t testing.TB, p []byte) []byte {
+	t.Helper()
+	r, err := flate.NewReader(bytes.NewReader(p))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = r.Close() }() // frees memory only
+	var out []byte
+	for {
+		piece, err := r.Next()
+		out = append(out, piece...)
+		if errors.Is(err, io.EOF) {
+			return out
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
 }
