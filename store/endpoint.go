@@ -9,7 +9,8 @@ import (
 )
 
 // Endpoint returns where the API of a registry is, without a path, and a transport for requests to it that need nothing of this package:
-// no credentials are added, nothing is repeated. The host is normalised, as in [Ref]. For loopback hosts it asks which scheme they speak.
+// no credentials are added, nothing is repeated. The host is normalised, as in [Ref]. Loopback hosts, and with Insecure all, are asked which
+// scheme they speak.
 func Endpoint(ctx context.Context, host string, opts Options) (*url.URL, *http.Transport, error) {
 	transport, err := newTransport(opts)
 	if err != nil {
@@ -21,7 +22,7 @@ func Endpoint(ctx context.Context, host string, opts Options) (*url.URL, *http.T
 // endpoint finds the scheme of a host.
 func endpoint(ctx context.Context, host string, opts Options, rt http.RoundTripper) *url.URL {
 	u := &url.URL{Scheme: "https", Host: host, Path: "/"}
-	if opts.PlainHTTP || loopback(host) && speaksHTTP(ctx, host, rt) {
+	if opts.PlainHTTP || (opts.Insecure || loopback(host)) && speaksHTTP(ctx, host, rt) {
 		u.Scheme = "http"
 	}
 	return u

@@ -61,7 +61,7 @@ var (
 // Options say how to reach a store. The zero value is a good default.
 type Options struct {
 	PlainHTTP bool         // use http
-	Insecure  bool         // do not verify certificates
+	Insecure  bool         // do not verify certificates, and use http where nobody answers https
 	CAFiles   []string     // additional certificate authorities, PEM
 	Clients   []ClientCert // client certificates; the registry says which it wants
 	// CertDirs are directories of certificates as docker has them in certs.d: FILE.crt are authorities, and FILE.cert is a client
