@@ -7,8 +7,10 @@ import (
 	"fmt"
 	"io"
 
+	"github.com/moby/buildkit/util/purl"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/package-url/packageurl-go"
 
 	"github.com/lazuli-project/lazuli/formats"
 	"github.com/lazuli-project/lazuli/store"
@@ -25,6 +27,7 @@ const mediaTypeInToto = "application/vnd.in-toto+json"
 type attestations struct {
 	target Objects
 	became map[digest.Digest]ocispec.Descriptor // plain images to ours
+	name   string                               // of subjects
 }
 
 // Objects is where what was made is, and where more can be put.
@@ -40,10 +43,12 @@ func (m *Made) PointAttestations(ctx context.Context, target Objects) error {
 	if !store.IsIndex(m.Tagged.MediaType) {
 		return nil
 	}
-	a := &attestations{target, make(map[digest.Digest]ocispec.Descriptor)}
+	a := &attestations{target, make(map[digest.Digest]ocispec.Descriptor), m.Name}
 	ours := make(map[digest.Digest]digest.Digest) // ours to plain images
 	for _, im := range m.Images {
-		a.became[im.Source.Digest] = ocispec.Descriptor{MediaType: im.Desc.MediaType, Digest: im.Desc.Digest, Size: im.Desc.Size}
+		a.became[im.Source.Digest] = ocispec.Descriptor{
+			MediaType: im.Desc.MediaType, Digest: im.Desc.Digest, Size: im.Desc.Size, Platform: im.Source.Platform,
+		}
 		ours[im.Desc.Digest] = im.Source.Digest
 	}
 	index, err := store.LoadIndex(ctx, a.target, m.Tagged)
@@ -83,6 +88,7 @@ func (a *attestations) manifest(ctx context.Context, desc ocispec.Descriptor) (o
 	out := m.Manifest
 	if out.Subject != nil {
 		if d, ok := a.became[out.Subject.Digest]; ok {
+			d.Platform = nil // some registries refuse it there
 			out.Subject = &d
 		}
 	}
@@ -172,6 +178,16 @@ func (a *attestations) statement(raw []byte) ([]byte, error) {
 			return nil, err
 		}
 		s["digest"], changed = text, true
+		if a.name == "" {
+			continue
+		}
+		name, err := purl.RefToPURL(packageurl.TypeDocker, a.name, d.Platform)
+		if err == nil {
+			s["name"], err = json.Marshal(name)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("name of a subject: %w", err)
+		}
 	}
 	if !changed {
 		return raw, nil

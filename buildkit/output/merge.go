@@ -29,6 +29,8 @@ type Made struct {
 	Writer formats.Writer
 	Tagged ocispec.Descriptor // the image, or the index of all platforms with what belongs to them
 	Images []convert.Image
+	// Name is by what attestations call their subjects; "" leaves what they say.
+	Name string
 }
 
 // Addition is what an output adds to an index.

@@ -90,7 +90,7 @@ func (p *Proxy) convert(ctx context.Context, s *step, o *staged, name string) (_
 	if err != nil {
 		return ocispec.Descriptor{}, err
 	}
-	made := output.Made{Format: o.format, Writer: writer, Tagged: res.Tagged[0], Images: res.Images}
+	made := output.Made{Format: o.format, Writer: writer, Tagged: res.Tagged[0], Images: res.Images, Name: name}
 	if !opt.Untagged {
 		return made.Tagged, nil
 	}
