@@ -22,6 +22,8 @@ clients=$PWD/build/clients
 registry=localhost:5000  # olareg: lists referrers
 plain=localhost:5001     # distribution: does not
 private=localhost:5002   # olareg, for those who have the password
+machine=$(dpkg --print-architecture)
+nydus="linux(+nydus.remoteimage.v1)/$machine" # the platform of those who take nydus
 
 # --- Building -------------------------------------------------------------------------------------------------------------------
 
@@ -162,7 +164,6 @@ base_image() {
 }
 
 images() {
-    machine=$(dpkg --print-architecture)
     mkdir -p "$work/deleted/usr/share/perl5"
     pack "$work/layer-0" base-files libc6 dash coreutils libselinux1 libpcre2-8-0 libacl1 libattr1 libgmp10
     pack "$work/layer-1" perl-base dpkg debconf
@@ -225,7 +226,7 @@ builds() {
     image=${image%%,*}
     bctl "$name" --output "$keys" "$@"
     bctl "$name" --output "type=oci,dest=$work/$name.tar" "$@"
-    is_app "$image" "oci-archive:$work/$name.tar"
+    equals "$image" "oci-archive:$work/$name.tar"
 }
 
 # is_app IMAGE: compares an image of the context app, as it is built now.
@@ -269,23 +270,24 @@ hello_mounts() {
 
 keys_right() {
     local keys
+    bctl app --output "type=nydus,name=$registry/dict"
     for keys in registry.insecure= registry.insecure=true registry.insecure=false oci-mediatypes=true oci-mediatypes= oci-mediatypes=false \
         compression=zstd compression=lz4 compression=none,level= compression=zstd,level=9 chunk-size=256KiB batch-size=128KiB fs-version=5 fs-version=6 \
         digest=sha256 digest=blake3 '"prefetch=/usr/bin,/etc"' merge-manifest=false attach=tag push=true push= source-date-epoch=0 \
-        source-date-epoch=0,rewrite-timestamp=true annotation.org.example=x "chunk-dict=$registry/hello" force-compression=true; do
-        echo "== $keys"
+        source-date-epoch=0,rewrite-timestamp=true annotation.org.example=x "chunk-dict=$registry/dict" force-compression=true; do
+        echo "== $keys ($SECONDS)"
         bctl app --output "type=nydus,name=$registry/keys,$keys" || return 1
         if [[ $keys = *rewrite-timestamp* ]]; then
             bctl app --output "type=oci,dest=$work/rewritten.tar,$keys"
             equals "$registry/keys" "oci-archive:$work/rewritten.tar"
             continue
         fi
-        equals "$registry/keys"
+        is_app "$registry/keys"
     done
     manifest "$registry/keys" >/dev/null
     bctl app --output "type=nydus,name=$registry/keys:annotated,annotation.org.example=x"
     is "$(manifest "$registry/keys:annotated" | jq -r '.annotations["org.example"]')" x
-    bctl app --output "\"type=nydus,name=$registry/keys:one,$registry/keys:two\""
+    bctl app --output "type=nydus,\"name=$registry/keys:one,$registry/keys:two\""
     is "$(manifest "$registry/keys:one")" "$(manifest "$registry/keys:two")"
     bctl app --output "type=nydus,name=$registry/keys:absent,push=false" --metadata-file "$work/metadata"
     fails 404 manifest "$registry/keys:absent"
@@ -300,7 +302,7 @@ keys_right() {
 keys_wrong() {
     local keys
     while IFS='|' read -r keys text; do
-        echo "== $keys"
+        echo "== $keys ($SECONDS)"
         fails "$text" bctl app --output "type=nydus,name=$registry/wrong,$keys"
     done <<'END'
 registry.insecure=maybe|non-bool value specified for registry.insecure
@@ -336,7 +338,7 @@ COPY files/sub/file /of-$TARGETARCH'
     bctl multi --opt platform=linux/amd64,linux/arm64 --output "type=nydus,name=$registry/multi"
     is "$(manifest "$registry/multi" | jq -r '[.manifests[].platform.architecture] | join(" ")')" "amd64 arm64"
     bctl multi --opt platform=linux/amd64,linux/arm64 --output "type=oci,dest=$work/multi.tar"
-    is_app "$registry/multi" "oci-archive:$work/multi.tar" --platform linux/amd64
+    equals "$registry/multi" "oci-archive:$work/multi.tar" --platform linux/amd64
     equals "$registry/multi" "oci-archive:$work/multi.tar" --platform linux/arm64
 }
 
@@ -359,12 +361,12 @@ attested() {
             jq -r .predicateType <"$work/statement"
         done
     done <"$work/attestations"
-    equals "$image"
+    is_app "$image"
 }
 
 provenance() {
     context scanner "FROM $registry/base
-COPY --chmod=755 <<END /scan
+COPY --chmod=755 <<'END' /scan
 #!/bin/dash
 echo '{\"_type\":\"https://in-toto.io/Statement/v0.1\",\"predicateType\":\"https://spdx.dev/Document\",\"predicate\":{\"name\":\"scanned\"}}' >\$BUILDKIT_SCAN_DESTINATION/sbom.spdx.json
 END
@@ -399,7 +401,7 @@ cached() {
 two_outputs() {
     limited buildctl prune --all >/dev/null
     bctl app --output "type=nydus,name=$registry/both:nydus" --output "type=image,name=$registry/both:oci,push=true"
-    is_app "$registry/both:nydus" "$registry/both:oci"
+    equals "$registry/both:nydus" "$registry/both:oci"
     is "$(manifest "$registry/both:oci" | jq -r '[.layers[].mediaType] | unique | join(" ")')" application/vnd.oci.image.layer.v1.tar+gzip
     bctl app --output "type=nydus,name=$registry/both:one" --output "type=overlaybd,name=$registry/both:two"
     equals "$registry/both:one" "$registry/both:oci"
@@ -452,9 +454,9 @@ referred() {
 every_format() {
     local keys
     for keys in nydus nydus-ref overlaybd turbo-oci nydus-ref,chunk-size=2MiB overlaybd,compression=zstd,vsize=8 turbo-oci,fs=erofs overlaybd,base-layer=true; do
-        echo "== $keys"
+        echo "== $keys ($SECONDS)"
         bctl app --output "type=${keys%%,*},name=$registry/format:${keys%%,*}${keys#"${keys%%,*}"}" || return 1
-        equals "$registry/format:${keys%%,*}"
+        is_app "$registry/format:${keys%%,*}"
     done
 }
 
@@ -495,6 +497,109 @@ RUN echo changed >/made"
     is "$(converted "$work/progress")" '6 0'
 }
 
+# start_containerd: with what unpacks our formats for its own snapshotter.
+start_containerd() {
+    cat >"$work/containerd.toml" <<EOM
+version = 3
+root = "$work/containerd/root"
+state = "$work/containerd/state"
+disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.cri.v1.images", "io.containerd.cri.v1.runtime", "io.containerd.internal.v1.opt", "io.containerd.nri.v1.nri"]
+[grpc]
+  address = "$work/containerd.sock"
+[proxy_plugins.lazuli]
+  type = "diff"
+  address = "$work/differ.sock"
+[[plugins."io.containerd.transfer.v1.local".unpack_config]]
+  platform = "linux/$machine"
+  snapshotter = "overlayfs"
+  differ = "walking"
+[[plugins."io.containerd.transfer.v1.local".unpack_config]]
+  platform = "$nydus"
+  snapshotter = "overlayfs"
+  differ = "lazuli"
+EOM
+    export CONTAINERD_ADDRESS=$work/containerd.sock
+    start containerd --config "$work/containerd.toml"
+    await ctr version
+    start "$lazuli" differ --plain-http --address "$work/differ.sock" --containerd-address "$work/containerd.sock"
+    await test -S "$work/differ.sock"
+}
+
+# in_containerd: a containerd that says nothing takes the plain image of a merged index, one that asks for nydus takes that.
+in_containerd() {
+    local image=$registry/in-containerd
+    bctl app --output "type=image,name=$image,push=true"
+    bctl app --output "type=nydus,name=$image,merge-manifest=true"
+
+    limited ctr image pull --plain-http "$image:latest"
+    limited ctr content ls -q >"$work/content"
+    is "$(has_content "$image" 0) $(has_content "$image" 1)" 'yes no'
+    is "$(limited ctr run --rm "$image:latest" plain /usr/bin/cat /made)" made
+    ctr image rm --sync "$image:latest" >/dev/null
+
+    limited ctr image pull --plain-http --platform "$nydus" "$image:latest"
+    limited ctr content ls -q >"$work/content"
+    is "$(has_content "$image" 1)" yes # a platform with features takes images without, too, which come behind
+    is "$(limited ctr run --rm --platform "$nydus" "$image:latest" nydus /usr/bin/cat /made)" made
+}
+
+# has_content IMAGE N: whether containerd has the lowest layer of the Nth image of an index. It reads all configurations.
+has_content() {
+    local layer
+    layer=$(manifest "$1" "$(manifest "$1" | jq -r ".manifests[$2].digest")" | jq -r '.layers[0].digest')
+    if grep -q "$layer" "$work/content"; then echo yes; else echo no; fi
+}
+
+# --- Measuring ------------------------------------------------------------------------------------------------------------------
+
+# stack: a context in the manner of images of languages: a base, packages, an application.
+stack() {
+    local dir=$work/context-stack package list=()
+    for package in nodejs gcc-12 g++-12 cpp-12 libc6-dev libstdc++-12-dev libgcc-12-dev git python3.11-minimal libpython3.11-stdlib; do
+        ! dpkg-query -s "$package" >/dev/null 2>&1 || list+=("$package")
+    done
+    mkdir -p "$dir/packages" "$dir/app"
+    pack "$work/packages.tar" "${list[@]}"
+    tar -C "$dir/packages" --no-same-owner -xf "$work/packages.tar"
+    rm "$work/packages.tar"
+    cp -r formats store docs "$dir/app/"
+    cat >"$dir/Dockerfile" <<EOM
+FROM $registry/debian
+RUN --mount=type=bind,source=packages,target=/packages cp -a /packages/. /
+COPY app /app
+RUN echo '{}' >/app/config.json
+EOM
+    du -sh "$dir/packages" "$dir/app" | sed "s#$dir/##"
+}
+
+# exporting KEYS: prints the seconds of an export with its push, after a build that exports nothing, so that nothing was compressed or
+# converted before.
+exporting() {
+    local began
+    limited buildctl prune --all >/dev/null
+    bctl stack >/dev/null 2>&1
+    began=$(date +%s.%N)
+    bctl stack --output "$1" >"$work/progress" 2>&1
+    echo "$(date +%s.%N) $began" | awk '{ printf "%.2f", $1 - $2 }'
+}
+
+measure() {
+    local turn image='' nydus='' lists
+    stack
+    for turn in 1 2 3; do
+        image+="$(exporting "type=image,name=$registry/measured:oci-$turn,push=true") "
+        nydus+="$(exporting "type=nydus,name=$registry/measured:nydus-$turn") "
+        # What is pushed is not there already in the next turn.
+        echo "$turn" >"$work/context-stack/app/turn"
+        rm -r "$work/olareg/measured"
+    done
+    echo "type=image with gzip: $image s"
+    echo "type=nydus:           $nydus s"
+    # The medians.
+    lists=$(tr ' ' '\n' <<<"$image" | sort -n | sed -n 3p)\ $(tr ' ' '\n' <<<"$nydus" | sort -n | sed -n 3p)
+    echo "$lists" | awk '{ printf "ratio:                %.2f\n", $2 / $1; exit $2 > $1 }'
+}
+
 run_all() {
     work=$BUILDKIT_DIR
     mount -t tmpfs tmpfs "$work"
@@ -518,6 +623,11 @@ EOM
         --oci-worker=true --containerd-worker=false --otel-socket-path "$work/otel.sock" --debugaddr 127.0.0.1:6060
     await buildctl debug workers
     images
+    if [ -n "${MEASURE:-}" ]; then
+        measure
+        return
+    fi
+    start_containerd
     context app "FROM $registry/debian
 COPY files /files
 RUN rm /files/large && echo made >/made && mkdir /empty && mv /usr/share/perl5 /perl5"
@@ -537,6 +647,7 @@ RUN rm /files/large && echo made >/made && mkdir /empty && mv /usr/share/perl5 /
     try 'every format' every_format
     try 'credentials of the client' credentials
     try 'layers are converted once' converts_once
+    try 'containerd takes one or the other' in_containerd
     echo "failures: $failures"
     [ $failures = 0 ]
 }
