@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"bytes"
 	"crypto/rand"
 	"encoding/hex"
 	"io"
@@ -90,7 +91,13 @@ func (s *Staging) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case http.MethodGet, http.MethodHead, http.MethodPost:
 	case http.MethodPut:
 		if strings.HasPrefix(rest, "image/manifests/") {
-			r.Body = http.MaxBytesReader(w, r.Body, maxStagedManifest)
+			// As a whole: the library takes a part for the whole.
+			raw, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxStagedManifest))
+			if err != nil {
+				http.Error(w, err.Error(), http.StatusRequestEntityTooLarge)
+				return
+			}
+			r.Body = io.NopCloser(bytes.NewReader(raw))
 		}
 	default:
 		w.WriteHeader(http.StatusMethodNotAllowed)
