@@ -367,6 +367,34 @@ func TestReconvert(t *testing.T) {
 	}
 }
 
+// Layers that refer to blobs of a dictionary find them in the store.
+func TestReconvertWithDictionary(t *testing.T) {
+	t.Parallel()
+	cs := newStore(t)
+	first := convert(t, cs, putImage(t, cs, layers(t)), converter.PackOption{}, converter.MergeOption{})
+	boot, err := content.ReadBlob(t.Context(), cs, getJSON[ocispec.Manifest](t, cs, first).Layers[3])
+	if err != nil {
+		t.Fatal(err)
+	}
+	dict := writeFile(t, layerFile(t, boot, converter.BootstrapFileNameInLayer))
+	layer := makeTar(t, file("same", noise(1, 2_500_000)), file("own", noise(9, 5000)))
+	nydus := convert(t, cs, putImage(t, cs, [][]byte{layer}), converter.PackOption{ChunkDictPath: dict}, converter.MergeOption{ChunkDictPath: dict})
+	m := getJSON[ocispec.Manifest](t, cs, nydus)
+	if len(m.Layers) != 3 { // its own, that of the dictionary, the bootstrap
+		t.Fatalf("%+v", m.Layers)
+	}
+	same(t, "image", filesOf(t, cs, nydus), listing(t, layer))
+	back, err := converter.LayerReconvertFunc(converter.UnpackOption{})(t.Context(), cs, m.Layers[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := content.ReadBlob(t.Context(), cs, *back)
+	if err != nil {
+		t.Fatal(err)
+	}
+	same(t, "layer", listing(t, decompress(t, p)), listing(t, layer))
+}
+
 // What is not Nydus' is left alone on the way back, too.
 func TestReconvertNothing(t *testing.T) {
 	t.Parallel()
