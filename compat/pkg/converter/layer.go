@@ -12,6 +12,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/containerd/nydus-snapshotter/pkg/label"
+	"github.com/lazuli-project/lazuli/formats"
 )
 
 // IsNydusBlob reports whether a descriptor is that of a layer's Nydus blob.
@@ -37,8 +38,9 @@ func IsNydusBlobAndExists(ctx context.Context, cs content.Store, desc ocispec.De
 
 // LayerConvertFunc returns a function that converts an OCI layer to its Nydus blob in the content store. What is no layer, or one of
 // Nydus already, it leaves alone with a result of nil. A layer whose content label [LayerAnnotationNydusTargetDigest] names a blob is
-// not converted again.
+// not converted again. All layers together use as many cores as there are.
 func LayerConvertFunc(opt PackOption) converter.ConvertFunc {
+	cpu := formats.NewCPU(0)
 	return func(ctx context.Context, cs content.Store, desc ocispec.Descriptor) (*ocispec.Descriptor, error) {
 		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)
@@ -53,7 +55,7 @@ func LayerConvertFunc(opt PackOption) converter.ConvertFunc {
 		if target := digest.Digest(info.Labels[LayerAnnotationNydusTargetDigest]); target.Validate() == nil {
 			return convertedLayer(ctx, cs, &opt, desc.Digest, target)
 		}
-		blob, err := convertLayer(ctx, cs, &opt, desc)
+		blob, err := convertLayer(ctx, cs, &opt, desc, cpu)
 		if err != nil {
 			return nil, fmt.Errorf("convert layer %s: %w", desc.Digest, err)
 		}
@@ -67,7 +69,7 @@ func LayerConvertFunc(opt PackOption) converter.ConvertFunc {
 }
 
 // convertLayer converts a layer in the content store.
-func convertLayer(ctx context.Context, cs content.Store, opt *PackOption, desc ocispec.Descriptor) (*ocispec.Descriptor, error) {
+func convertLayer(ctx context.Context, cs content.Store, opt *PackOption, desc ocispec.Descriptor, cpu *formats.CPU) (*ocispec.Descriptor, error) {
 	o, err := opt.create()
 	if err != nil {
 		return nil, err
@@ -75,6 +77,7 @@ func convertLayer(ctx context.Context, cs content.Store, opt *PackOption, desc o
 	if err := makeWorkDir(&o); err != nil {
 		return nil, err
 	}
+	o.CPU = cpu
 	ra, err := cs.ReaderAt(ctx, desc)
 	if err != nil {
 		return nil, err
