@@ -43,8 +43,9 @@ func table() []format {
 
 // Formats returns the names of the formats that can be written.
 func Formats() []string {
-	var names []string
-	for _, f := range table() {
+	all := table()
+	names := make([]string, 0, len(all))
+	for _, f := range all {
 		names = append(names, f.name)
 	}
 	return names
