@@ -3,8 +3,10 @@ package containerd_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -308,6 +310,15 @@ func TestErrors(t *testing.T) {
 // Of an index, only the platform that was pulled is there.
 func TestPartial(t *testing.T) {
 	t.Parallel()
+	for _, manifests := range []bool{false, true} {
+		t.Run(fmt.Sprintf("manifests of others are there: %t", manifests), func(t *testing.T) {
+			t.Parallel()
+			testPartial(t, manifests)
+		})
+	}
+}
+
+func testPartial(t *testing.T, manifests bool) {
 	c := containerdtest.New(t)
 	opt := options(c.Listen(t))
 	plain := func(arch string) *imagetest.Image {
@@ -321,6 +332,11 @@ func TestPartial(t *testing.T) {
 	pulled := map[digest.Digest]bool{index.Desc.Digest: true}
 	for _, d := range amd64.Digests() {
 		pulled[d] = true
+	}
+	if manifests { // containerd fetches them, with the configurations, of all platforms
+		for _, d := range arm64.Digests() {
+			pulled[d] = !slices.ContainsFunc(arm64.Layers, func(l imagetest.Layer) bool { return digest.FromBytes(l.Stored) == d })
+		}
 	}
 	for _, d := range c.Digests(t, containerdtest.Namespace) {
 		if !pulled[d] {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -44,7 +45,29 @@ func LayerTar(ctx context.Context, w io.Writer, s formats.Sources, m *formats.Ma
 	if err != nil {
 		return err
 	}
+	replaceWhiteouts(img.Tree.Root)
 	return writeTar(ctx, w, img)
+}
+
+// replaceWhiteouts makes directories opaque that stand beside a whiteout of their name. That means the same, and those who turn whiteouts
+// into what overlayfs has for them, one by one, lose the whiteout of a name that is there again.
+func replaceWhiteouts(dir *tree.Node) {
+	for _, e := range dir.Entries {
+		if e.Node.IsDir() {
+			replaceWhiteouts(e.Node)
+		}
+	}
+	dir.Entries = slices.DeleteFunc(dir.Entries, func(e tree.Entry) bool {
+		name, ok := strings.CutPrefix(e.Name, tarfs.WhiteoutPrefix)
+		if !ok || e.Name == tarfs.WhiteoutOpaque {
+			return false
+		}
+		again := dir.Child(name)
+		if again != nil && again.IsDir() {
+			again.Put(tarfs.WhiteoutOpaque, &tree.Node{Mode: tree.TypeRegular | 0o644})
+		}
+		return again != nil
+	})
 }
 
 // emptyLayer is the tree of a layer that has no entry.

@@ -60,14 +60,16 @@ func (c *conversion) plan(ctx context.Context) (*source, error) {
 		return nil, err
 	}
 	var seen []string
+	var missing error
 	for i, d := range s.index.Index.Manifests {
 		if !store.IsImage(d.MediaType) || d.Annotations[annotationReferenceType] != "" || store.IsArtifact(d) ||
 			d.Platform != nil && (d.Platform.OS == "unknown" || marked(d.Platform)) {
 			s.carried = append(s.carried, d)
 			continue
 		}
-		im, err := c.load(ctx, d)
+		im, err := c.loadWhole(ctx, d)
 		if c.leftOut(d, err) {
+			missing = err
 			continue
 		}
 		if err != nil {
@@ -83,6 +85,9 @@ func (c *conversion) plan(ctx context.Context) (*source, error) {
 		if wanted(im.platform, c.opt.Platforms) {
 			s.images = append(s.images, im)
 		}
+	}
+	if len(s.images) == 0 && missing != nil {
+		return nil, missing
 	}
 	if len(s.images) == 0 {
 		return nil, fmt.Errorf("%s: %w: wanted %s, the index has %s", c.src.Ref(), ErrNothingToConvert,
@@ -124,6 +129,20 @@ func (c *conversion) load(ctx context.Context, desc ocispec.Descriptor) (*source
 		m.Desc.Platform = &p
 	}
 	return &sourceImage{m, platformName(m.Desc.Platform)}, nil
+}
+
+// loadWhole is load for an entry of an index that the source may lack: then, ErrNotFound is the error also where a layer is missing.
+func (c *conversion) loadWhole(ctx context.Context, desc ocispec.Descriptor) (*sourceImage, error) {
+	im, err := c.load(ctx, desc)
+	if err != nil || c.opt.OnMissing == nil {
+		return im, err
+	}
+	for i, l := range im.src.Manifest.Layers {
+		if _, err := store.FindBlob(ctx, c.src, l.Digest); err != nil {
+			return nil, fmt.Errorf("image %s%s: layer %d: %w", desc.Digest, onPlatform(im.platform), i, err)
+		}
+	}
+	return im, nil
 }
 
 // isContainerImage tells images from artifacts, which have manifests of the same media type.

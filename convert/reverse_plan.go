@@ -41,7 +41,7 @@ func (r *reversal) planReverse(ctx context.Context) (*source, error) {
 			s.carried = append(s.carried, d)
 			continue
 		}
-		im, err := r.load(ctx, d)
+		im, err := r.loadWhole(ctx, d)
 		if r.leftOut(d, err) {
 			continue
 		}

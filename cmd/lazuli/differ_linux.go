@@ -27,6 +27,7 @@ const differGrace = 30 * time.Second
 
 type differFlags struct {
 	address, logLevel, tempDir string
+	registries                 []string
 	store                      storeFlags
 }
 
@@ -50,12 +51,14 @@ containerd's config.toml needs
     default = ["lazuli", "walking"]`,
 		Example: `  lazuli differ &
   ctr image pull registry.example/app:v1-nydus
-  # a registry with plain HTTP, for layers that an index like nydus-ref refers to
-  lazuli differ --plain-http`,
+  # images of nydus-ref and turbo-oci refer to layers that containerd does not pull; these come from the registry, whose port
+  # containerd does not tell
+  lazuli differ --registry registry.example:5000`,
 		Args: exactArgs(0),
 	}
 	fl := cmd.Flags()
 	fl.StringVar(&f.address, "address", "/run/lazuli/differ.sock", "`SOCKET` to listen at")
+	fl.StringSliceVar(&f.registries, "registry", nil, "`HOST:PORT`,... of registries that are not at the usual port")
 	fl.StringVar(&f.tempDir, "temp-dir", "", "`DIR` for what is fetched while a layer is unpacked (the system's)")
 	fl.StringVar(&f.logLevel, "log-level", "info", "debug, info, warn or error")
 	f.store.add(fl, "", "registries")
@@ -68,6 +71,11 @@ func (a *app) differ(ctx context.Context, f *differFlags) (err error) {
 	if err != nil {
 		return err
 	}
+	for _, r := range f.registries {
+		if host, _, err := net.SplitHostPort(r); err != nil || host == "" {
+			return usagef("--registry %s: no HOST:PORT", r)
+		}
+	}
 	remote, err := a.storeOptions(&f.store)
 	if err != nil {
 		return err
@@ -79,7 +87,7 @@ func (a *app) differ(ctx context.Context, f *differFlags) (err error) {
 	}
 	defer closeQuietly(conn)
 	service := differ.NewServer(contentproxy.NewContentStore(conn), differ.Options{
-		Readers: catalog.LazyReaders(), TempDir: f.tempDir,
+		Readers: catalog.LazyReaders(), TempDir: f.tempDir, Registries: f.registries,
 		OpenRemote: func(ctx context.Context, ref store.Ref) (store.Source, error) {
 			return store.OpenSource(ctx, ref, remote)
 		},

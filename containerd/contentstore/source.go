@@ -59,16 +59,25 @@ func (s *Source) reader(ctx context.Context, desc ocispec.Descriptor) (content.R
 	if err := desc.Digest.Validate(); err != nil {
 		return nil, fmt.Errorf("digest %.100q: %w: %w", desc.Digest, blob.ErrCorrupt, err)
 	}
+	ra, err := s.readerAt(ctx, desc)
+	if err != nil {
+		return nil, err
+	}
+	if ra.Size() != desc.Size {
+		err := fmt.Errorf("%s in %s: %d bytes, expected %d: %w", desc.Digest, s.ref, ra.Size(), desc.Size, blob.ErrCorrupt)
+		return nil, errors.Join(err, ra.Close())
+	}
+	return ra, nil
+}
+
+// readerAt opens an object of whatever size.
+func (s *Source) readerAt(ctx context.Context, desc ocispec.Descriptor) (content.ReaderAt, error) {
 	ra, err := s.cs.ReaderAt(s.in(ctx), desc)
 	if errdefs.IsNotFound(err) {
 		err = fmt.Errorf("%w: %w", ErrMissing, err)
 	}
 	if err != nil {
 		return nil, Fail(ctx, fmt.Sprintf("%s in %s", desc.Digest, s.ref), err)
-	}
-	if ra.Size() != desc.Size {
-		err := fmt.Errorf("%s in %s: %d bytes, expected %d: %w", desc.Digest, s.ref, ra.Size(), desc.Size, blob.ErrCorrupt)
-		return nil, errors.Join(err, ra.Close())
 	}
 	return ra, nil
 }
@@ -143,9 +152,9 @@ func (s *Source) FindBlob(ctx context.Context, d digest.Digest) (ocispec.Descrip
 		return ocispec.Descriptor{}, fmt.Errorf("blob %.100q: %w: %w", d, store.ErrReference, err)
 	}
 	desc := ocispec.Descriptor{MediaType: "application/octet-stream", Digest: d}
-	ra, err := s.cs.ReaderAt(s.in(ctx), desc)
+	ra, err := s.readerAt(ctx, desc)
 	if err != nil {
-		return desc, Fail(ctx, fmt.Sprintf("find %s in %s", d, s.ref), err)
+		return desc, err
 	}
 	desc.Size = ra.Size()
 	return desc, ra.Close()

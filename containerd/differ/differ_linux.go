@@ -2,6 +2,7 @@ package differ
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -15,10 +16,11 @@ import (
 	"github.com/containerd/containerd/v2/core/leases"
 	"github.com/containerd/containerd/v2/core/mount"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
-	"github.com/containerd/errdefs/pkg/errgrpc"
 	"github.com/containerd/typeurl/v2"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/lazuli-project/lazuli/blob"
 	"github.com/lazuli-project/lazuli/convert"
@@ -32,6 +34,8 @@ type Options struct {
 	Readers []formats.Reader
 	// OpenRemote opens the repository of which containerd has an image, for what that refers to; nil means that nothing is fetched.
 	OpenRemote func(ctx context.Context, ref store.Ref) (store.Source, error)
+	// Registries are those that are not at the usual port, as HOST:PORT: containerd remembers the host alone.
+	Registries []string
 	// OnApply, if set, is called after each layer, concurrently.
 	OnApply func(Applied)
 	// TempDir is where fetched objects lie while a layer is unpacked; "" means the system's directory.
@@ -71,9 +75,28 @@ func (s *Server) Apply(ctx context.Context, req *diffapi.ApplyRequest) (*diffapi
 		s.opt.OnApply(done)
 	}
 	if err != nil {
-		return nil, errgrpc.ToGRPC(err)
+		return nil, toAPI(err)
 	}
 	return &diffapi.ApplyResponse{Applied: &types.Descriptor{MediaType: applied.MediaType, Digest: applied.Digest.String(), Size: applied.Size}}, nil
+}
+
+// toAPI makes an error what containerd understands and shows: one line, with a class.
+func toAPI(err error) error {
+	code := codes.Unknown
+	for _, class := range []struct {
+		err  error
+		code codes.Code
+	}{
+		{context.Canceled, codes.Canceled}, {context.DeadlineExceeded, codes.DeadlineExceeded}, {store.ErrNotFound, codes.NotFound},
+		{store.ErrDenied, codes.PermissionDenied}, {store.ErrNetwork, codes.Unavailable}, {store.ErrNoSpace, codes.ResourceExhausted},
+		{blob.ErrCorrupt, codes.DataLoss}, {blob.ErrDigest, codes.DataLoss},
+	} {
+		if errors.Is(err, class.err) {
+			code = class.code
+			break
+		}
+	}
+	return status.Error(code, err.Error())
 }
 
 func fromAPI(d *types.Descriptor) ocispec.Descriptor {

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"net"
 	"slices"
 	"strings"
 	"sync"
@@ -18,8 +20,8 @@ import (
 	"github.com/lazuli-project/lazuli/store"
 )
 
-// labelSource begins the labels by which containerd remembers where it has an object from: a registry's host follows, and the value is
-// a list of repositories.
+// labelSource begins the labels by which containerd remembers where it has an object from: a registry's host follows, without its port,
+// and the value is a list of repositories.
 const labelSource = "containerd.io/distribution.source."
 
 // sources are the objects of an image: those that containerd has, and others from where it has the image from.
@@ -43,26 +45,40 @@ type fetched struct {
 func (s *Server) newSources(ctx context.Context, m *manifest) *sources {
 	ref := store.Ref{Transport: store.Containerd, Namespace: m.namespace}
 	return &sources{
-		Source: contentstore.NewSource(ctx, s.cs, ref, m.Desc), server: s, repos: repositories(m.labels), fetched: make(map[digest.Digest]*fetched),
+		Source: contentstore.NewSource(ctx, s.cs, ref, m.Desc), server: s, repos: repositories(m.labels, s.opt.Registries), fetched: make(map[digest.Digest]*fetched),
 	}
 }
 
-// repositories returns the places that labels name, in a stable order. What is no reference is passed over.
-func repositories(labels map[string]string) []store.Ref {
+// maxRepositories bounds where is looked for an object.
+const maxRepositories = 16
+
+// repositories returns the places that labels name, in a stable order. registries are those with ports. What is no reference is passed
+// over.
+func repositories(labels map[string]string, registries []string) []store.Ref {
 	var refs []store.Ref
-	for k, v := range labels {
+	for _, k := range slices.Sorted(maps.Keys(labels)) {
 		host, ok := strings.CutPrefix(k, labelSource)
 		if !ok {
 			continue
 		}
-		for repo := range strings.SplitSeq(v, ",") {
-			if r, err := store.Parse(host + "/" + repo); err == nil && r.Transport == store.Registry {
-				refs = append(refs, r)
+		var hosts []string
+		for _, r := range registries {
+			if name, _, err := net.SplitHostPort(r); err == nil && name == host {
+				hosts = append(hosts, r)
+			}
+		}
+		if hosts == nil {
+			hosts = []string{host}
+		}
+		for repo := range strings.SplitSeq(labels[k], ",") {
+			for _, h := range hosts {
+				if r, err := store.Parse("docker://" + h + "/" + repo); err == nil && r.Host == h {
+					refs = append(refs, r)
+				}
 			}
 		}
 	}
-	slices.SortFunc(refs, func(a, b store.Ref) int { return strings.Compare(a.String(), b.String()) })
-	return refs
+	return refs[:min(len(refs), maxRepositories)]
 }
 
 // Fetch implements [formats.Sources].
@@ -81,7 +97,7 @@ func (s *sources) Fetch(ctx context.Context, desc ocispec.Descriptor) (io.ReadCl
 				return rc, nil
 			}
 		}
-		err = errors.Join(err, rerr)
+		err = fmt.Errorf("%w; %w", err, rerr)
 	}
 	return nil, err
 }

@@ -1,0 +1,537 @@
+#!/bin/bash
+# Runs an unmodified containerd beside "lazuli differ": converts images in it, from and to it, pulls images of every format with
+# containerd's own snapshotters, and compares what is unpacked, by find, sha256sum and getfattr, with what umoci unpacks of the source.
+# Then garbage is collected, namespaces and archives by pipes are tried, and a conversion is killed.
+#
+#   scripts/compare-containerd.sh [LAZULI]        build/lazuli if not given
+#
+# containerd and a registry are built by Go's module proxy into build/clients, once for each version. Everything runs in namespaces of
+# its own, with all files in their memory: nothing is left behind. Needs root, runc, umoci, attr, jq and a Debian system, some of whose
+# packages are one of the images. ONLY=TEXT tries what has that in its name.
+set -euo pipefail
+export LC_ALL=C CGO_ENABLED=0
+
+containerd_version=v2.4.2 # of github.com/containerd/containerd/v2
+olareg_version=v0.2.2     # of github.com/olareg/olareg
+
+cd "$(dirname "$0")/.."
+lazuli=$(realpath "${1:-build/lazuli}")
+clients=$PWD/build/clients
+registry=localhost:5000
+formats=(nydus nydus-ref overlaybd turbo-oci)
+
+# shellcheck source=scripts/list-files.sh
+. scripts/list-files.sh
+
+# --- Building -------------------------------------------------------------------------------------------------------------------
+
+# build NAME VERSION MODULE PACKAGE...: builds programs of a module's version, in a module that only requires it.
+build() {
+    local name=$1 version=$2 module=$3 dir=$clients/$1
+    shift 3
+    echo "$version $*" >"$clients/$name.wanted"
+    ! cmp -s "$clients/$name.wanted" "$clients/$name.built" || return 0
+    rm -rf "$dir/go.sum" "$clients/$name.built"
+    mkdir -p "$dir/bin"
+    printf 'module clients/%s\n\ngo 1.26\n\nrequire %s %s\n' "$name" "$module" "$version" >"$dir/go.mod"
+    (cd "$dir" && timeout 900 go build -mod=mod -trimpath -o bin/ "$@") || { echo "$0: $name cannot be built" >&2; return 1; }
+    mv "$clients/$name.wanted" "$clients/$name.built"
+}
+
+build_all() {
+    mkdir -p "$clients/bin"
+    echo "module clients" >"$clients/go.mod" # nothing below is of this project's module
+    go build -o "$clients/bin/loopback" ./internal/tools/clients # turns the loopback device on
+    build olareg $olareg_version github.com/olareg/olareg github.com/olareg/olareg/cmd/olareg
+    build containerd $containerd_version github.com/containerd/containerd/v2 github.com/containerd/containerd/v2/cmd/{containerd,ctr,containerd-shim-runc-v2}
+}
+
+# --- Running --------------------------------------------------------------------------------------------------------------------
+
+failures=0
+daemons=()
+
+# limited COMMAND...: with the time limit of one call.
+limited() { timeout --kill-after=5 120 "$@"; }
+
+# try OPERATION COMMAND...: says how a command ends, and shows what it printed if it fails.
+try() {
+    local operation=$1 began=$SECONDS status
+    shift
+    if [ -n "${ONLY:-}" ] && [[ "$operation" != *${ONLY}* ]]; then return; fi
+    set +e
+    (set -e; "$@") >"$work/log" 2>&1
+    status=$?
+    set -e
+    if [ $status = 0 ]; then
+        echo "works      $operation ($((SECONDS - began)) s)"
+        return
+    fi
+    failures=$((failures + 1))
+    echo "FAILS      $operation (status $status)"
+    tail -n 40 "$work/log" | sed 's/^/    /'
+}
+
+# start COMMAND...: in the background, until the script ends.
+start() {
+    "$@" >"$work/daemon-${#daemons[@]}.log" 2>&1 &
+    daemons+=($!)
+}
+
+# await COMMAND...: until it succeeds, for at most 20 seconds.
+await() {
+    local turn
+    for turn in {1..100}; do
+        ! "$@" >/dev/null 2>&1 || return 0
+        sleep 0.2
+    done
+    echo "$0: not ready after $turn turns: $*" >&2
+    tail -n 20 "$work"/daemon-*.log >&2
+    return 1
+}
+
+stop_daemons() {
+    local i
+    for ((i = ${#daemons[@]} - 1; i >= 0; i--)); do
+        kill "${daemons[i]}" 2>/dev/null || true
+        wait "${daemons[i]}" || true
+    done
+    find /sys/fs/cgroup -depth -type d -path "*/$(basename "$work")*" -exec rmdir {} + 2>/dev/null || true
+}
+
+# is ACTUAL EXPECTED
+is() {
+    if [ "$1" != "$2" ]; then
+        printf 'expected %s\n     got %s\n' "$2" "$1"
+        return 1
+    fi
+}
+
+# fails TEXT COMMAND...: it must fail with that text.
+fails() {
+    local text=$1
+    shift
+    if "$@" >"$work/failed" 2>&1; then
+        echo "it works: $*"
+        return 1
+    fi
+    grep -qF -- "$text" "$work/failed" || { echo "no '$text' in:"; cat "$work/failed"; return 1; }
+}
+
+# lazy COMMAND...: ours, without a record of what was converted before unless that is given.
+lazy() { limited "$lazuli" "$@" --progress none; }
+
+# equals IMAGE SOURCE [FLAG...]
+equals() { lazy check "$1" --source "$2" "${@:3}"; }
+
+# --- Images ---------------------------------------------------------------------------------------------------------------------
+
+# pack FILE PACKAGE...: a tar of the files of installed packages, with all directories that they are in.
+pack() {
+    local file=$1 path
+    shift
+    dpkg -L "$@" | sed -n 's#^/\(bin\|sbin\|lib\|lib64\)/#/usr/\1/#; s#^/\([^.].*\)#\1#p' | while IFS= read -r path; do
+        while [[ $path = */* ]]; do
+            echo "$path"
+            path=${path%/*}
+        done
+        echo "$path"
+    done | sort -u | while IFS= read -r path; do
+        if [ -e "/$path" ] || [ -L "/$path" ]; then echo "$path"; fi
+    done | tar -C / --no-recursion --numeric-owner -cf "$file" -T -
+}
+
+# blob TYPE FILE: puts a file into the layout and prints its descriptor.
+blob() {
+    local sum
+    sum=$(sha256sum <"$2" | cut -d' ' -f1)
+    cp "$2" "$layout/blobs/sha256/$sum"
+    printf '{"mediaType":"application/vnd.oci.image.%s","digest":"sha256:%s","size":%d}' "$1" "$sum" "$(stat -c %s "$2")"
+}
+
+# image NAME TAR...: a layout of an image for this machine, with one layer for each tar.
+image() {
+    local layer diffs='' layers='' layout=$work/$1 config manifest
+    shift
+    mkdir -p "$layout/blobs/sha256"
+    for layer in "$@"; do
+        diffs+=",\"sha256:$(sha256sum <"$layer" | cut -d' ' -f1)\""
+        gzip -n -6 <"$layer" >"$layer.gz"
+        layers+=,$(blob layer.v1.tar+gzip "$layer.gz")
+    done
+    printf '{"architecture":"%s","os":"linux","config":{"Env":["PATH=/usr/bin"]},"rootfs":{"type":"layers","diff_ids":[%s]}}' \
+        "$machine" "${diffs#,}" >"$work/config"
+    config=$(blob config.v1+json "$work/config")
+    printf '{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","config":%s,"layers":[%s]}' \
+        "$config" "${layers#,}" >"$work/manifest"
+    manifest=$(blob manifest.v1+json "$work/manifest")
+    printf '{"schemaVersion":2,"manifests":[%s]}' \
+        "${manifest%\}},\"annotations\":{\"org.opencontainers.image.ref.name\":\"v1\"}}" >"$layout/index.json"
+    echo '{"imageLayoutVersion":"1.0.0"}' >"$layout/oci-layout"
+}
+
+images() {
+    local name format
+    machine=$(dpkg --print-architecture)
+    mkdir -p "$work"/changed/usr/share/perl5 "$work"/more/{made,usr/share}
+    pack "$work/layer-0" base-files libc6 dash coreutils libselinux1 libpcre2-8-0 libacl1 libattr1 libgmp10
+    pack "$work/layer-1" perl-base dpkg debconf
+    touch "$work/changed/usr/share/.wh.dpkg" "$work/changed/usr/share/perl5/.wh..wh..opq"
+    echo changed >"$work/changed/usr/share/file"
+    tar -C "$work/changed" -cf "$work/layer-2" usr
+    echo more >"$work/more/made/file"
+    ln "$work/more/made/file" "$work/more/made/link"
+    ln -s file "$work/more/made/symlink"
+    setfattr -n user.key -v value "$work/more/made/file"
+    tar -C "$work/more" --xattrs -cf "$work/layer-3" made
+    image debian "$work"/layer-{0,1,2,3}
+    image short "$work"/layer-{0,1} # the lower layers of debian
+    cp -r internal/imagetest/testdata/edge/oci "$work/edge"
+    for name in debian short edge; do
+        umoci unpack --keep-dirlinks --image "$work/$name:$(jq -r '.manifests[0].annotations["org.opencontainers.image.ref.name"]' "$work/$name/index.json")" "$work/umoci-$name" >/dev/null
+        list "$work/umoci-$name/rootfs" "$work/want-$name"
+        lazy copy "oci:$work/$name" $registry/$name:oci
+        for format in "${formats[@]}"; do
+            lazy convert --record none -f "$format" "oci:$work/$name" "$registry/$name:$format"
+        done
+    done
+}
+
+# --- Conversions ----------------------------------------------------------------------------------------------------------------
+
+# converts NAME: from anywhere to anywhere.
+converts() {
+    local name=$1 format way
+    pull $registry/$name:oci
+    for format in "${formats[@]}"; do
+        lazy convert --record none -f "$format" $registry/$name:oci "containerd:$registry/$name:from-registry-$format"
+        lazy convert --record none -f "$format" containerd:$registry/$name:oci "containerd:$registry/$name:inside-$format"
+        lazy convert --record none -f "$format" containerd:$registry/$name:oci "oci:$work/out:$name-$format"
+        for way in "containerd:$registry/$name:from-registry-$format" "containerd:$registry/$name:inside-$format" "oci:$work/out:$name-$format"; do
+            equals "$way" "oci:$work/$name"
+        done
+        is "$(ctr image ls "name==$registry/$name:inside-$format" | awk 'NR > 1 {print $3}')" \
+            "$(ctr image ls "name==$registry/$name:from-registry-$format" | awk 'NR > 1 {print $3}')"
+    done
+    is "$(ctr leases ls -q)" ""
+}
+
+# converts_once: the second time, no layer is read.
+converts_once() {
+    local run
+    for run in false true; do
+        lazy convert --json --record "sqlite:$work/record.db" containerd:$registry/debian:oci containerd:$registry/debian:once >"$work/result"
+        is "$(jq -c '[.images[].layers[].reused] | unique' "$work/result")" "[$run]"
+    done
+}
+
+# --- Pulling --------------------------------------------------------------------------------------------------------------------
+
+# pull IMAGE [FLAG...]: for this machine.
+pull() { limited ctr image pull --plain-http --platform "linux/$machine" "${@:2}" "$1" | tail -n 2; }
+
+# unpacked NAME IMAGE SNAPSHOTTER LIST: compares a snapshot's files with a list.
+unpacked() {
+    local name=$1 image=$2 snapshotter=$3 dir=$work/mounted
+    mkdir -p "$dir"
+    limited ctr image mount --snapshotter "$snapshotter" --platform "linux/$machine" "$image" "$dir" >/dev/null
+    list "$dir" "$work/got"
+    limited ctr image unmount --rm --snapshotter "$snapshotter" "$dir" >/dev/null
+    diff -u <(without_links "$3" "$work/$4") <(without_links "$3" "$work/got") | head -n 40
+}
+
+# without_links SNAPSHOTTER LIST: prints a list, for overlayfs without the numbers of links: a file keeps that of its layer when its other
+# names vanish.
+without_links() {
+    if [ "$1" = overlayfs ]; then
+        sed -E 's/^([^\t]*\t[^\t]\t[^\t]*\t[^\t]*\t)[0-9]+\t/\1\t/' "$2" | awk -F'\t' '$2 != "link of " $1'
+    else
+        cat "$2"
+    fi
+}
+
+# as_alone TAG NAME SNAPSHOTTER: prints with what an image is compared: layers as they are in the source with what a containerd without
+# ours makes of them, which is not what umoci makes of odd ones; others with what umoci unpacks.
+as_alone() {
+    local alone=alone-$2-$3
+    if [ "$1" != oci ] && [ "$1" != nydus-ref ]; then
+        echo "want-$2"
+        return
+    fi
+    if [ ! -e "$work/$alone" ]; then
+        export CONTAINERD_ADDRESS=$work/alone.sock
+        pull "$registry/$2:oci" --snapshotter "$3"
+        mkdir -p "$work/mounted"
+        limited ctr image mount --snapshotter "$3" --platform "linux/$machine" "$registry/$2:oci" "$work/mounted"
+        list "$work/mounted" "$work/$alone-list"
+        limited ctr image unmount --rm --snapshotter "$3" "$work/mounted"
+        mv "$work/$alone-list" "$work/$alone"
+    fi >&2
+    echo "$alone"
+}
+
+# pulls NAME TAG SNAPSHOTTER: with the unpacking of "ctr image pull", and, from the content alone, of "ctr image mount".
+pulls() {
+    local image=$registry/$1:$2
+    export CONTAINERD_NAMESPACE=pulls
+    pull "$image" --snapshotter "$3"
+    unpacked "$1" "$image" "$3" "$(as_alone "$2" "$1" "$3")"
+    ctr image rm --sync "$image"
+    is "$(ctr snapshot --snapshotter "$3" ls | wc -l)" 1
+    is "$(contents)" 0
+}
+
+# runs TAG: a container from a pulled image.
+runs() {
+    local image=$registry/debian:$1
+    pull "$image"
+    is "$(limited ctr run --rm --net-host --cgroup "/$(basename "$work")" "$image" "try-$1" /usr/bin/cat /made/link)" more
+    ctr image rm --sync "$image"
+}
+
+contents() { ctr content ls -q | wc -l; }
+
+# by_lower_layers TAG: an image that has the lower layers of another one finds their snapshots complete.
+by_lower_layers() {
+    local name
+    for name in debian short; do
+        pull "$registry/$name:$1"
+    done
+    for name in short debian; do
+        unpacked $name "$registry/$name:$1" overlayfs want-$name
+        ctr image rm --sync "$registry/$name:$1"
+    done
+}
+
+# --- Keeping and losing ---------------------------------------------------------------------------------------------------------
+
+# collect: collects garbage now.
+collect() {
+    ctr leases create --id collect >/dev/null
+    ctr leases rm --sync collect
+}
+
+# collects: what is referred to stays, and nothing else.
+collects() {
+    local format
+    lazy copy "oci:$work/debian" containerd:collect/$registry/debian:oci
+    export CONTAINERD_NAMESPACE=collect
+    for format in "${formats[@]}"; do
+        lazy convert --record none -f "$format" containerd:$registry/debian:oci "containerd:$registry/debian:$format"
+    done
+    ctr image rm --sync $registry/debian:oci
+    for format in "${formats[@]}"; do equals "containerd:$registry/debian:$format" "oci:$work/debian"; done
+    for format in "${formats[@]}"; do ctr image rm --sync "$registry/debian:$format"; done
+    is "$(contents)" 0
+    lazy convert --record none --attach index "oci:$work/debian" containerd:$registry/debian:index
+    lazy convert --record none --attach referrer "oci:$work/debian" containerd:$registry/debian:referrer
+    collect
+    equals containerd:$registry/debian:index "oci:$work/debian"
+    lazy copy --referrers containerd:$registry/debian:referrer "oci:$work/referred:v1"
+    is "$(jq '.manifests | length' "$work/referred/index.json")" 2
+    ctr image rm --sync $registry/debian:index $registry/debian:referrer
+    is "$(contents)" 0
+}
+
+namespaces() {
+    lazy convert --record none "oci:$work/edge" containerd:one/$registry/edge:v1
+    fails "there is a containerd:one/$registry/edge:v1" lazy inspect containerd:two/$registry/edge:v1
+    lazy convert --record none --containerd-namespace two "oci:$work/edge" containerd:$registry/edge:v1
+    is "$(ctr -n one image ls -q)" "$(ctr -n two image ls -q)"
+    lazy copy containerd:one/$registry/edge:v1 containerd:three/$registry/edge:v1
+    CONTAINERD_NAMESPACE=three equals containerd:$registry/edge:v1 "oci:$work/edge"
+    fails 'no containerd answers there' lazy inspect --containerd-address "$work/none" containerd:$registry/edge:v1
+}
+
+# killed: what a killed conversion leaves is held by a lease that expires, and is garbage then.
+killed() {
+    local process expires turn
+    export CONTAINERD_NAMESPACE=killed
+    "$lazuli" convert -q --record none --jobs 1 "oci:$work/slow:v1" containerd:$registry/debian:killed &
+    process=$!
+    for turn in {1..200}; do
+        [ "$(ctr content active 2>/dev/null | wc -l)" -lt 2 ] || break
+        sleep 0.05
+    done
+    kill -KILL $process
+    wait $process || true
+    is "$(ctr leases ls -q | wc -l)" 1
+    expires=$(ctr leases ls | grep -o 'containerd.io/gc.expire=[^, ]*' | cut -d= -f2)
+    [ "$(date -d "$expires" +%s)" -gt "$(date +%s)" ]
+    [ "$(date -d "$expires" +%s)" -le $(($(date +%s) + 86400)) ]
+    is "$(ctr image ls -q)" ""
+    ctr leases rm --sync "$(ctr leases ls -q)"
+    is "$(contents)" 0
+}
+
+# interrupted: Ctrl-C leaves no ingest.
+interrupted() {
+    local process turn status=0
+    export CONTAINERD_NAMESPACE=interrupted
+    "$lazuli" convert -q --record none --jobs 1 "oci:$work/slow:v1" containerd:$registry/debian:interrupted &
+    process=$!
+    for turn in {1..200}; do
+        [ "$(ctr content active 2>/dev/null | wc -l)" -lt 2 ] || break
+        sleep 0.05
+    done
+    kill -TERM $process
+    wait $process || status=$?
+    is $status 130
+    is "$(ctr content active | wc -l)" 1
+    is "$(ctr image ls -q)" ""
+}
+
+# slow_image: one whose layer takes a while.
+slow_image() {
+    head -c 300000000 /dev/urandom >"$work/random"
+    tar -C "$work" -cf "$work/layer-slow" random
+    rm "$work/random"
+    image slow "$work/layer-slow"
+    rm "$work/layer-slow" "$work/layer-slow.gz"
+}
+
+# discarded: of an image whose layers were discarded after unpacking, the message says what to do.
+discarded() {
+    local digest
+    export CONTAINERD_NAMESPACE=discarded
+    lazy copy "oci:$work/edge" containerd:$registry/edge:v1
+    digest=$(lazy inspect --json containerd:$registry/edge:v1 | jq -r '.blobs[0].digest')
+    ctr content rm "$digest"
+    fails 'ctr content fetch' lazy convert --record none containerd:$registry/edge:v1 containerd:$registry/edge:v2
+    ctr content fetch --plain-http $registry/edge:oci
+    lazy convert --record none containerd:$registry/edge:v1 containerd:$registry/edge:v2
+}
+
+# one_platform: of an index, what was pulled is converted. containerd fetches the manifests of other platforms, too, but no layers.
+one_platform() {
+    local other=arm64 name
+    [ "$machine" != arm64 ] || other=amd64
+    export CONTAINERD_NAMESPACE=platforms
+    layout=$work/both
+    mkdir -p "$layout/blobs/sha256"
+    echo other >"$work/more/made/file"
+    tar -C "$work/more" -cf "$work/layer-other" made
+    machine=$other image other "$work/layer-other"
+    for name in debian other; do cp "$work/$name"/blobs/sha256/* "$layout/blobs/sha256/"; done
+    layout=$work/both
+    printf '{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[%s,%s]}' \
+        "$(entry other $other)" "$(entry debian "$machine")" >"$work/index"
+    printf '{"schemaVersion":2,"manifests":[%s]}' "$(blob index.v1+json "$work/index")" >"$layout/index.json"
+    echo '{"imageLayoutVersion":"1.0.0"}' >"$layout/oci-layout"
+    lazy copy "oci:$layout" $registry/both:v1
+    pull $registry/both:v1
+    lazy convert --record none containerd:$registry/both:v1 containerd:$registry/both:nydus 2>"$work/said"
+    grep -F "the image for linux/$other is left out" "$work/said"
+    equals containerd:$registry/both:nydus "oci:$work/debian"
+    fails "the content is not in the store" lazy convert --record none --platform "linux/$other" containerd:$registry/both:v1 containerd:$registry/both:other
+}
+
+# entry NAME ARCHITECTURE: of a layout's image, for an index.
+entry() { jq -c ".manifests[0] | .platform = {os: \"linux\", architecture: \"$2\"} | del(.annotations)" "$work/$1/index.json"; }
+
+# --- Archives -------------------------------------------------------------------------------------------------------------------
+
+# archives: what containerd exports and imports goes through pipes.
+archives() {
+    local format
+    export CONTAINERD_NAMESPACE=archives
+    lazy copy "oci:$work/debian" containerd:$registry/debian:oci
+    # Without --local, ctr ends before everything is written, now and then.
+    ctr image export --local - $registry/debian:oci | lazy convert --record none oci-archive:- "oci:$work/piped:oci"
+    equals "oci:$work/piped:oci" "oci:$work/debian"
+    # The manifest.json in it is what "docker save" writes.
+    ctr image export --local - $registry/debian:oci | lazy convert --record none docker-archive:- "oci:$work/piped:docker"
+    equals "oci:$work/piped:docker" "oci:$work/debian"
+    for format in nydus overlaybd; do
+        lazy convert --record none -f $format "oci:$work/debian" oci-archive:- | limited ctr image import --local --base-name "$registry/imported-$format" --digests --no-unpack -
+        equals "containerd:$(ctr image ls -q | grep "imported-$format@")" "oci:$work/debian"
+    done
+}
+
+# --- Main -----------------------------------------------------------------------------------------------------------------------
+
+# configure NAME: prints the configuration of a containerd, which has ours only if that is its name.
+configure() {
+    local platform snapshotter
+    platform=linux/$(dpkg --print-architecture)
+    cat <<EOM
+version = 3
+root = "$work/$1"
+state = "$work/$1-run"
+disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.cri.v1.images", "io.containerd.cri.v1.runtime", "io.containerd.nri.v1.nri"]
+
+[grpc]
+  address = "$work/$1.sock"
+
+[ttrpc]
+  address = "$work/$1.ttrpc"
+EOM
+    [ "$1" = containerd ] || return 0
+    cat <<EOM
+
+[proxy_plugins.lazuli]
+  type = "diff"
+  address = "$work/differ.sock"
+
+[plugins."io.containerd.service.v1.diff-service"]
+  default = ["lazuli", "walking"]
+
+[plugins."io.containerd.transfer.v1.local"]
+EOM
+    for snapshotter in overlayfs native; do
+        printf '  [[plugins."io.containerd.transfer.v1.local".unpack_config]]\n    platform = "%s"\n    snapshotter = "%s"\n    differ = "lazuli"\n' \
+            "$platform" $snapshotter
+    done
+}
+
+run_all() {
+    local format snapshotter name
+    work=$CONTAINERD_DIR
+    mount -t tmpfs tmpfs "$work"
+    trap stop_daemons EXIT
+    mkdir "$work"/{home,tmp,olareg}
+    export PATH=$clients/bin:$clients/olareg/bin:$clients/containerd/bin:$PATH HOME=$work/home TMPDIR=$work/tmp CONTAINERD_ADDRESS=$work/containerd.sock
+    start loopback "$work/loopback" 127.0.0.1:5003 127.0.0.1:5443
+    await bash -c 'exec 3<>/dev/tcp/127.0.0.1/5003'
+    start olareg serve --addr 127.0.0.1 --port 5000 --dir "$work/olareg"
+    await bash -c "exec 3<>/dev/tcp/127.0.0.1/5000"
+    for name in alone containerd; do
+        configure $name >"$work/$name.toml"
+        start containerd --config "$work/$name.toml"
+        await ctr --address "$work/$name.sock" version
+    done
+    start "$lazuli" differ --address "$work/differ.sock" --registry $registry
+    await test -S "$work/differ.sock"
+    images >"$work/images.log"
+
+    for name in debian edge; do try "convert $name from, to and in containerd" converts $name; done
+    try 'layers are converted once' converts_once
+    for format in oci "${formats[@]}"; do
+        for snapshotter in overlayfs native; do
+            for name in debian edge; do try "pull $name:$format with $snapshotter" pulls $name "$format" $snapshotter; done
+        done
+        try "run debian:$format" runs "$format"
+        [ "$format" = oci ] || try "images with common layers of $format" by_lower_layers "$format"
+    done
+    try 'garbage collection' collects
+    try 'namespaces' namespaces
+    try 'one platform of an index' one_platform
+    try 'discarded layers' discarded
+    try 'archives by pipes' archives
+    slow_image
+    try 'a killed conversion' killed
+    try 'an interrupted conversion' interrupted
+    echo "failures: $failures"
+    [ $failures = 0 ]
+}
+
+if [ -n "${CONTAINERD_DIR:-}" ]; then
+    run_all
+    exit
+fi
+[ "$(id -u)" = 0 ] || { echo "$0: needs root" >&2; exit 1; }
+build_all
+CONTAINERD_DIR=$(mktemp -d)
+trap 'rmdir "$CONTAINERD_DIR"' EXIT
+export CONTAINERD_DIR
+unshare --mount --net --pid --ipc --fork --kill-child --mount-proc --propagation private timeout --kill-after=10 1800 "$0" "$lazuli"
