@@ -484,6 +484,8 @@ COPY files/sub /sub
 RUN echo made >/made"
     bctl once --output "type=nydus,name=$registry/once" 2>&1 | tee "$work/progress"
     is "$(converted "$work/progress")" '6 0'
+    limited buildctl prune --keep-duration 1h >/dev/null # collects garbage
+    limited curl -sSf -o /dev/null http://127.0.0.1:6060/debug/gc
     bctl once --output "type=nydus,name=$registry/once" 2>&1 | tee "$work/progress"
     is "$(converted "$work/progress")" '0 6'
     context once "FROM $registry/debian
@@ -495,6 +497,42 @@ RUN echo changed >/made"
     # Other options are other layers.
     bctl once --output "type=nydus,name=$registry/once,compression=lz4" 2>&1 | tee "$work/progress"
     is "$(converted "$work/progress")" '6 0'
+}
+
+# from_formats: images of all formats are what builds begin with, as the plain image is.
+from_formats() {
+    local format referrer
+    bctl app --output "type=image,name=$registry/from:plain,push=true"
+    for format in nydus nydus-ref overlaybd turbo-oci; do bctl app --output "type=$format,name=$registry/from:$format"; done
+    bctl app --output "type=nydus,name=$registry/from:merged,merge-manifest=build"
+    bctl app --output "type=nydus,name=$registry/referrer:plain,attach=referrer"
+    referrer=$(limited curl -sSf "http://$registry/v2/referrer/referrers/sha256:$(manifest "$registry/referrer:plain" | sha256sum | cut -d' ' -f1)" | jq -r '.manifests[0].digest')
+    for format in plain nydus nydus-ref overlaybd turbo-oci merged referrer; do
+        echo "== $format"
+        base=$registry/from:$format
+        if [ $format = referrer ]; then base=$registry/referrer@$referrer; fi
+        limited buildctl prune --all >/dev/null
+        context "from-$format" "FROM scratch
+COPY --from=$base / /"
+        bctl "from-$format" --output "type=oci,dest=$work/from-$format.tar"
+        [ $format = plain ] || equals "oci-archive:$work/from-$format.tar" "oci-archive:$work/from-plain.tar"
+        context "on-$format" "FROM $base
+RUN cat /made /files/link && test ! -e /files/large && echo again >/again"
+        bctl "on-$format" --output "type=image,name=$registry/on:$format,push=true" --output "type=nydus,name=$registry/on:$format-nydus" \
+            --opt attest:provenance=mode=min
+        equals "$registry/on:$format-nydus" "$registry/on:$format"
+    done
+    # Those whose plain image is in the repository are read as that.
+    for format in nydus-ref merged referrer; do
+        is "$(layers_below "$format")" "$(layers_below plain)"
+    done
+    is "$(manifest "$registry/on:nydus" "$(manifest "$registry/on:nydus" | jq -r '.manifests[0].digest')" | jq -r '[.layers[].mediaType] | unique | join(" ")')" \
+        application/vnd.oci.image.layer.v1.tar+gzip
+}
+
+# layers_below FORMAT: the layers that an image has of the image that it was built on.
+layers_below() {
+    manifest "$registry/on:$1" "$(manifest "$registry/on:$1" | jq -r '.manifests[0].digest')" | jq -r '[.layers[:-1][].digest] | join(" ")'
 }
 
 # start_containerd: with what unpacks our formats for its own snapshotter.
@@ -523,6 +561,8 @@ EOM
     await ctr version
     start "$lazuli" differ --plain-http --address "$work/differ.sock" --containerd-address "$work/containerd.sock"
     await test -S "$work/differ.sock"
+    start "$buildkitd" --config "$work/buildkitd.toml" --addr tcp://127.0.0.1:1234 --root "$work/buildkit-containerd" --oci-worker=false \
+        --containerd-worker=true --containerd-worker-addr "$work/containerd.sock" --containerd-worker-net host --otel-socket-path "$work/otel-containerd.sock"
 }
 
 # in_containerd: a containerd that says nothing takes the plain image of a merged index, one that asks for nydus takes that.
@@ -541,6 +581,22 @@ in_containerd() {
     limited ctr content ls -q >"$work/content"
     is "$(has_content "$image" 1)" yes # a platform with features takes images without, too, which come behind
     is "$(limited ctr run --rm --platform "$nydus" "$image:latest" nydus /usr/bin/cat /made)" made
+}
+
+# containerd_worker: another daemon, whose steps are run and whose content is kept by containerd, reached by TCP.
+containerd_worker() {
+    local BUILDKIT_HOST=tcp://127.0.0.1:1234
+    export BUILDKIT_HOST
+    await buildctl debug workers
+    context ctd "FROM $registry/debian
+COPY files /files
+RUN echo made >/made"
+    builds ctd "type=nydus,name=$registry/ctd"
+    bctl ctd --output "type=nydus,name=$registry/ctd" 2>&1 | tee "$work/progress"
+    is "$(converted "$work/progress")" '0 5'
+    context ctd-from "FROM $registry/ctd
+RUN cat /made"
+    builds ctd-from "type=overlaybd,name=$registry/ctd:overlaybd"
 }
 
 # has_content IMAGE N: whether containerd has the lowest layer of the Nth image of an index. It reads all configurations.
@@ -646,8 +702,10 @@ RUN rm /files/large && echo made >/made && mkdir /empty && mv /usr/share/perl5 /
     try 'attach=referrer' referred
     try 'every format' every_format
     try 'credentials of the client' credentials
+    try 'FROM images of every format' from_formats
     try 'layers are converted once' converts_once
     try 'containerd takes one or the other' in_containerd
+    try 'a worker of containerd' containerd_worker
     echo "failures: $failures"
     [ $failures = 0 ]
 }

@@ -13,9 +13,12 @@ import (
 
 	"github.com/moby/buildkit/cmd/buildkitd/config"
 	"github.com/moby/buildkit/util/appcontext"
+	"github.com/moby/buildkit/worker"
+	"github.com/moby/buildkit/worker/base"
 	"github.com/moby/sys/userns"
 	"github.com/spf13/pflag"
 
+	"github.com/lazuli-project/lazuli/buildkit/baseimage"
 	"github.com/lazuli-project/lazuli/buildkit/daemon"
 	"github.com/lazuli-project/lazuli/buildkit/exporter"
 )
@@ -30,7 +33,7 @@ func main() {
 
 // run is the program with its arguments and environment variables.
 func run(ctx context.Context, args []string, env func(string) string) error {
-	opt := daemon.Options{Rootless: daemon.Rootless(env("USER")), WrapWorker: exporter.Wrap}
+	opt := daemon.Options{Rootless: daemon.Rootless(env("USER")), WrapWorker: wrap}
 	list := settings()
 	f := pflag.NewFlagSet("lazuli-buildkitd", pflag.ContinueOnError)
 	f.SortFlags = false
@@ -93,3 +96,6 @@ func configure(f *pflag.FlagSet, list []setting, file string, env func(string) s
 	}
 	return &cfg, nil
 }
+
+// wrap gives a worker our exporters, and lets it read what they make.
+func wrap(w *base.Worker) worker.Worker { return baseimage.Wrap(w, exporter.Wrap(w)) }
