@@ -190,7 +190,7 @@ images() {
     for name in debian short edge; do
         umoci unpack --keep-dirlinks --image "$work/$name:$(jq -r '.manifests[0].annotations["org.opencontainers.image.ref.name"]' "$work/$name/index.json")" "$work/umoci-$name" >/dev/null
         list "$work/umoci-$name/rootfs" "$work/want-$name"
-        lazy copy "oci:$work/$name" $registry/$name:oci
+        lazy copy "oci:$work/$name" "$registry/$name:oci"
         for format in "${formats[@]}"; do
             lazy convert --record none -f "$format" "oci:$work/$name" "$registry/$name:$format"
         done
@@ -202,11 +202,11 @@ images() {
 # converts NAME: from anywhere to anywhere.
 converts() {
     local name=$1 format way
-    pull $registry/$name:oci
+    pull "$registry/$name:oci"
     for format in "${formats[@]}"; do
-        lazy convert --record none -f "$format" $registry/$name:oci "containerd:$registry/$name:from-registry-$format"
-        lazy convert --record none -f "$format" containerd:$registry/$name:oci "containerd:$registry/$name:inside-$format"
-        lazy convert --record none -f "$format" containerd:$registry/$name:oci "oci:$work/out:$name-$format"
+        lazy convert --record none -f "$format" "$registry/$name:oci" "containerd:$registry/$name:from-registry-$format"
+        lazy convert --record none -f "$format" "containerd:$registry/$name:oci" "containerd:$registry/$name:inside-$format"
+        lazy convert --record none -f "$format" "containerd:$registry/$name:oci" "oci:$work/out:$name-$format"
         for way in "containerd:$registry/$name:from-registry-$format" "containerd:$registry/$name:inside-$format" "oci:$work/out:$name-$format"; do
             equals "$way" "oci:$work/$name"
         done

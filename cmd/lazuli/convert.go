@@ -67,6 +67,8 @@ Layers that the target has already are neither downloaded nor pushed again.`,
   lazuli convert --attach index host/app:1 host/app:1
   # two formats from one download, as host/app:1-overlaybd and host/app:1-turbo-oci
   lazuli convert -f overlaybd,turbo-oci host/app:1 host/app:1
+  # in containerd, where images of Kubernetes are in the namespace k8s.io
+  lazuli convert containerd:k8s.io/host/app:1 containerd:k8s.io/host/app:1-nydus
   # back: a plain image of a lazy one
   lazuli convert -f oci host/app:1-nydus host/app:1-plain
   # what would happen, and may I push?

@@ -58,6 +58,7 @@ An image is named as
   oci:DIR[:TAG]                                       in an OCI layout directory
   oci-archive:FILE[:TAG]                              in a tar of one; "-" is standard input or output
   docker-archive:FILE[:REF]                           what "docker save" writes
+  containerd:[NAMESPACE/]REF                          in containerd
   rafs:BOOTSTRAP[,DIR...]                             a bare Nydus bootstrap and its blobs`,
 		Example: `  lazuli convert node:19 localhost:5000/node:19-nydus
   lazuli check localhost:5000/node:19-nydus --source node:19

@@ -16,6 +16,7 @@ import (
 	"github.com/containerd/containerd/v2/core/leases"
 	"github.com/containerd/containerd/v2/core/mount"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
+	"github.com/containerd/errdefs"
 	"github.com/containerd/typeurl/v2"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -87,7 +88,7 @@ func toAPI(err error) error {
 		err  error
 		code codes.Code
 	}{
-		{context.Canceled, codes.Canceled}, {context.DeadlineExceeded, codes.DeadlineExceeded}, {store.ErrNotFound, codes.NotFound},
+		{context.Canceled, codes.Canceled}, {context.DeadlineExceeded, codes.DeadlineExceeded}, {store.ErrNotFound, codes.NotFound}, {errdefs.ErrNotFound, codes.NotFound},
 		{store.ErrDenied, codes.PermissionDenied}, {store.ErrNetwork, codes.Unavailable}, {store.ErrNoSpace, codes.ResourceExhausted},
 		{blob.ErrCorrupt, codes.DataLoss}, {blob.ErrDigest, codes.DataLoss},
 	} {

@@ -35,11 +35,14 @@ func (c *Containerd) Listen(tb Cleaner) string {
 	imagesapi.RegisterImagesServer(server, &imagesServer{store: c.Images})
 	leasesapi.RegisterLeasesServer(server, &leasesServer{leases: c.Leases})
 	namespacesapi.RegisterNamespacesServer(server, &namespacesServer{db: c.DB})
-	done := make(chan error, 1)
-	go func() { done <- server.Serve(l) }()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_ = server.Serve(l) // it is stopped
+	}()
 	tb.Cleanup(func() {
 		server.Stop()
-		_ = <-done // it was stopped
+		<-done
 	})
 	return path
 }
