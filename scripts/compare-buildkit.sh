@@ -330,11 +330,11 @@ END
 }
 
 two_platforms() {
-    context multi 'FROM scratch AS files
+    context multi "FROM scratch AS files
 COPY files /files
 FROM files
 ARG TARGETARCH
-COPY files/sub/file /of-$TARGETARCH'
+COPY files/sub/file /of-\$TARGETARCH"
     bctl multi --opt platform=linux/amd64,linux/arm64 --output "type=nydus,name=$registry/multi"
     is "$(manifest "$registry/multi" | jq -r '[.manifests[].platform.architecture] | join(" ")')" "amd64 arm64"
     bctl multi --opt platform=linux/amd64,linux/arm64 --output "type=oci,dest=$work/multi.tar"
@@ -690,7 +690,8 @@ RUN rm /files/large && echo made >/made && mkdir /empty && mv /usr/share/perl5 /
 
     try 'the documented line' hello
     try 'the image mounts' hello_mounts
-    try 'build FROM scratch, COPY' eval 'context scratch $'"'FROM scratch\nCOPY files /files'"'; builds scratch "type=nydus,name=$registry/scratch"'
+    context scratch $'FROM scratch\nCOPY files /files'
+    try 'build FROM scratch, COPY' builds scratch "type=nydus,name=$registry/scratch"
     try 'build FROM three layers, COPY, RUN' builds app "type=nydus,name=$registry/app"
     try 'keys, right' keys_right
     try 'keys, wrong' keys_wrong

@@ -11,6 +11,7 @@ import (
 	"github.com/containerd/containerd/v2/core/leases"
 	"github.com/containerd/containerd/v2/core/remotes"
 	"github.com/containerd/containerd/v2/pkg/labels"
+	"github.com/containerd/containerd/v2/pkg/reference"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/platforms"
 	"github.com/moby/buildkit/cache"
@@ -79,7 +80,7 @@ func (s *source) find(ctx context.Context, id *containerimage.ImageIdentifier, s
 	if err != nil {
 		return nil, err
 	}
-	objects := &provider{local: s.ContentStore, resolver: r, name: id.Reference.String()}
+	objects := &provider{local: s.ContentStore, resolver: r, ref: id.Reference}
 	platform := platforms.DefaultSpec()
 	if id.Platform != nil {
 		platform = *id.Platform
@@ -132,16 +133,27 @@ func (s *source) resolve(ctx context.Context, r remotes.Resolver, id *containeri
 type provider struct {
 	local    content.Provider
 	resolver remotes.Resolver
-	name     string // in the repository
+	ref      reference.Spec // in the repository
 }
 
-// ReaderAt implements [content.Provider].
+// ReaderAt implements [content.Provider]. What is asked for without its size is looked for in the repository alone: the content store may
+// have the plain image of the build that made this one, whose layers nobody compressed.
 func (p *provider) ReaderAt(ctx context.Context, desc ocispec.Descriptor) (content.ReaderAt, error) {
-	ra, err := p.local.ReaderAt(ctx, desc)
-	if !errdefs.IsNotFound(err) || desc.Size == 0 { // repositories do not tell sizes
-		return ra, err
+	if desc.Size > 0 {
+		if ra, err := p.local.ReaderAt(ctx, desc); !errdefs.IsNotFound(err) {
+			return ra, err
+		}
 	}
-	f, err := p.resolver.Fetcher(ctx, p.name)
+	if desc.Size == 0 {
+		ref, err := at(p.ref, desc.Digest)
+		if err != nil {
+			return nil, err
+		}
+		if _, desc, err = p.resolver.Resolve(ctx, ref.String()); err != nil {
+			return nil, err
+		}
+	}
+	f, err := p.resolver.Fetcher(ctx, p.ref.String())
 	if err != nil {
 		return nil, err
 	}
@@ -204,7 +216,7 @@ func (l *lazyImage) reverse(ctx context.Context) (*formats.Manifest, error) {
 		res, err := convert.Reverse(ctx, l.objects, target, convert.Options{Readers: catalog.LazyReaders()})
 		return res, finish(err)
 	}()
-	err = errors.Join(err, target.Close())
+	err = errors.Join(err, target.Close()) //nolint:contextcheck // objects have their own
 	if err != nil {
 		return nil, fmt.Errorf("read the layers of %s: %w", l.id.Reference, err)
 	}

@@ -32,7 +32,7 @@ func serveDebug(ctx context.Context, addr string, storage solver.CacheKeyStorage
 	m.HandleFunc("/debug/pprof/profile", pprof.Profile)
 	m.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
 	m.HandleFunc("/debug/pprof/trace", pprof.Trace)
-	trace.AuthRequest = func(*http.Request) (any, sensitive bool) { return true, true }
+	trace.AuthRequest = func(*http.Request) (allowed, sensitive bool) { return true, true }
 	m.HandleFunc("/debug/requests", trace.Traces)
 	m.HandleFunc("/debug/events", trace.Events)
 	m.HandleFunc("/debug/gc", func(_ http.ResponseWriter, r *http.Request) {

@@ -92,7 +92,7 @@ func (x *export) convert(ctx context.Context, m *made) (err error) {
 	defer p.close()
 	opt.OnProgress = p.on
 	target := contentstore.NewTarget(ctx, x.worker.ContentStore(), ref, contentstore.Options{})
-	defer func() { err = errors.Join(err, target.Close()) }()
+	defer func() { err = errors.Join(err, target.Close()) }() //nolint:contextcheck // objects have their own
 	res, err := convert.Convert(ctx, contentstore.NewSource(ctx, x.worker.ContentStore(), ref, m.plain), []convert.Output{{Writer: m.Writer, Target: target}}, opt)
 	if err != nil {
 		return err

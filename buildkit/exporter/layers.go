@@ -141,9 +141,9 @@ func fetchRemote(ctx context.Context, ref cache.ImmutableRef, cfg cacheconfig.Re
 
 // known returns the plain tar of a layer that was packed before, if it is still there.
 func (s *layerSource) known(ctx context.Context, layer cache.ImmutableRef) (ocispec.Descriptor, bool, error) {
-	d := digest.Digest(layer.GetString(keyPlain))
-	if d.Validate() != nil {
-		return ocispec.Descriptor{}, false, nil
+	d, err := digest.Parse(layer.GetString(keyPlain))
+	if err != nil {
+		return ocispec.Descriptor{}, false, nil //nolint:nilerr // there is none
 	}
 	info, err := s.worker.ContentStore().Info(ctx, d)
 	if errdefs.IsNotFound(err) {
