@@ -219,7 +219,7 @@ blob() {
     printf '{"mediaType":"application/vnd.oci.image.%s","digest":"sha256:%s","size":%d}' "$1" "$sum" "$(stat -c %s "$2")"
 }
 
-# layout_of DIR TAR...: a layout of one image of layers for this machine.
+# layout_of DIR TAR...: a layout of one image for this machine, named v1, with one layer for each tar.
 layout_of() {
     local layout=$1 layer diffs='' layers='' config manifest
     shift
@@ -235,7 +235,8 @@ layout_of() {
     printf '{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","config":%s,"layers":[%s]}' \
         "$config" "${layers#,}" >"$work/manifest"
     manifest=$(blob manifest.v1+json "$work/manifest")
-    printf '{"schemaVersion":2,"manifests":[%s]}' "$manifest" >"$layout/index.json"
+    printf '{"schemaVersion":2,"manifests":[%s]}' \
+        "${manifest%\}},\"annotations\":{\"org.opencontainers.image.ref.name\":\"v1\"}}" >"$layout/index.json"
     echo '{"imageLayoutVersion":"1.0.0"}' >"$layout/oci-layout"
 }
 

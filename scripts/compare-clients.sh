@@ -5,6 +5,8 @@
 #
 #   scripts/compare-clients.sh [LAZULI]        LAZULI is build/lazuli if not given
 #
+# PART=dropin tries only the former, PART=compat only the latter.
+#
 # The programs are built by Go's module proxy into build/clients, once for each version. What cannot be built is named as not run;
 # with STRICT=1 that is a failure. nydusify, which the proxy does not serve, is taken from NYDUSIFY or PATH, or built from the
 # tree NYDUSIFY_SOURCE; nydusd, for its "check", from NYDUSD or PATH. Everything runs in namespaces of its own, with a registry on
@@ -26,6 +28,7 @@ containerd_version=v2.4.2       # of github.com/containerd/containerd/v2, for ne
 cd "$(dirname "$0")/.."
 lazuli=$(realpath "${1:-build/lazuli}")
 clients=$PWD/build/clients
+part=${PART:-}
 registry=127.0.0.1:5000        # plain HTTP
 secure_registry=127.0.0.1:5443 # the same, with a certificate that nobody signed
 
@@ -80,18 +83,26 @@ build_all() {
     cp internal/tools/clients/testdata/nerdctl/main.go "$clients/compat-nerdctl/"
     # nerdctl's packages are without it, but its go.mod is not, and nothing serves it.
     echo "module github.com/containerd/nerdctl/mod/tigron" >"$clients/tigron/go.mod"
+    if [ "$part" != compat ]; then build_dropin; fi
+    if [ "$part" != dropin ]; then build_compat; fi
+}
+
+build_dropin() {
     build accelctl $accelctl_version github.com/goharbor/acceleration-service github.com/goharbor/acceleration-service/cmd/accelctl
     build converter $converter_version github.com/containerd/nydus-snapshotter .
     build convertor $convertor_version github.com/containerd/accelerated-container-image github.com/containerd/accelerated-container-image/cmd/convertor
     build buildkit $buildkit_version github.com/moby/buildkit -tags nydus github.com/moby/buildkit/cmd/{buildkitd,buildctl}
+    if [ -n "${NYDUSIFY_SOURCE:-}" ]; then
+        (cd "$NYDUSIFY_SOURCE" && GOWORK=off go build -trimpath -o "$clients/bin/nydusify" ./cmd)
+    fi
+}
+
+build_compat() {
     build compat-accelctl $compat_accelctl_version github.com/goharbor/acceleration-service github.com/goharbor/acceleration-service/cmd/accelctl
     build compat-converter $converter_version github.com/containerd/nydus-snapshotter .
     build compat-buildkit $buildkit_version github.com/moby/buildkit -tags nydus github.com/moby/buildkit/cmd/{buildkitd,buildctl}
     build compat-nerdctl $nerdctl_version github.com/containerd/nerdctl/v2 .
-    build containerd $containerd_version github.com/containerd/containerd/v2 github.com/containerd/containerd/v2/cmd/containerd
-    if [ -n "${NYDUSIFY_SOURCE:-}" ]; then
-        (cd "$NYDUSIFY_SOURCE" && GOWORK=off go build -trimpath -o "$clients/bin/nydusify" ./cmd)
-    fi
+    build containerd $containerd_version github.com/containerd/containerd/v2 github.com/containerd/containerd/v2/cmd/{containerd,ctr,containerd-shim-runc-v2}
 }
 
 # --- Running --------------------------------------------------------------------------------------------------------------------
@@ -542,15 +553,19 @@ run_all() {
     start "$clients/bin/registry" "$work/registry" $registry $secure_registry
     await bash -c "exec 3<>/dev/tcp/${registry/://}"
     images
-    try_accelctl
-    try_buildkit
-    try_converter
-    try_convertor
-    try_nydusify
-    on_compat try_accelctl
-    on_compat try_buildkit
-    on_compat try_converter
-    on_compat try_nerdctl
+    if [ "$part" != compat ]; then
+        try_accelctl
+        try_buildkit
+        try_converter
+        try_convertor
+        try_nydusify
+    fi
+    if [ "$part" != dropin ]; then
+        on_compat try_accelctl
+        on_compat try_buildkit
+        on_compat try_converter
+        on_compat try_nerdctl
+    fi
     echo "failures: $failures, not run: $missing"
     [ $failures = 0 ] && { [ $missing = 0 ] || [ "${STRICT:-}" != 1 ]; }
 }

@@ -9,170 +9,26 @@
 # its own, with all files in their memory: nothing is left behind. Needs root, runc, umoci, attr, jq and a Debian system, some of whose
 # packages are one of the images. ONLY=TEXT tries what has that in its name.
 set -euo pipefail
-export LC_ALL=C CGO_ENABLED=0
-
-containerd_version=v2.4.2 # of github.com/containerd/containerd/v2
-olareg_version=v0.2.2     # of github.com/olareg/olareg
-
 cd "$(dirname "$0")/.."
 lazuli=$(realpath "${1:-build/lazuli}")
-clients=$PWD/build/clients
-registry=localhost:5000
-formats=(nydus nydus-ref overlaybd turbo-oci)
-
+script_arguments=("$lazuli")
+# shellcheck source=scripts/clients.bash
+. scripts/clients.bash
 # shellcheck source=scripts/list-files.sh
 . scripts/list-files.sh
 
-# --- Building -------------------------------------------------------------------------------------------------------------------
+registry=localhost:5000
+formats=(nydus nydus-ref overlaybd turbo-oci)
 
-# build NAME VERSION MODULE PACKAGE...: builds programs of a module's version, in a module that only requires it.
-build() {
-    local name=$1 version=$2 module=$3 dir=$clients/$1
-    shift 3
-    echo "$version $*" >"$clients/$name.wanted"
-    ! cmp -s "$clients/$name.wanted" "$clients/$name.built" || return 0
-    rm -rf "$dir/go.sum" "$clients/$name.built"
-    mkdir -p "$dir/bin"
-    printf 'module clients/%s\n\ngo 1.26\n\nrequire %s %s\n' "$name" "$module" "$version" >"$dir/go.mod"
-    (cd "$dir" && timeout 900 go build -mod=mod -trimpath -o bin/ "$@") || { echo "$0: $name cannot be built" >&2; return 1; }
-    mv "$clients/$name.wanted" "$clients/$name.built"
-}
-
-build_all() {
-    mkdir -p "$clients/bin"
-    echo "module clients" >"$clients/go.mod" # nothing below is of this project's module
-    go build -o "$clients/bin/loopback" ./internal/tools/clients # turns the loopback device on
-    build olareg $olareg_version github.com/olareg/olareg github.com/olareg/olareg/cmd/olareg
-    build containerd $containerd_version github.com/containerd/containerd/v2 github.com/containerd/containerd/v2/cmd/{containerd,ctr,containerd-shim-runc-v2}
-}
-
-# --- Running --------------------------------------------------------------------------------------------------------------------
-
-failures=0
-daemons=()
-
-# limited COMMAND...: with the time limit of one call.
-limited() { timeout --kill-after=5 120 "$@"; }
-
-# try OPERATION COMMAND...: says how a command ends, and shows what it printed if it fails.
-try() {
-    local operation=$1 began=$SECONDS status
-    shift
-    if [ -n "${ONLY:-}" ] && [[ "$operation" != *${ONLY}* ]]; then return; fi
-    set +e
-    (set -e; "$@") >"$work/log" 2>&1
-    status=$?
-    set -e
-    if [ $status = 0 ]; then
-        echo "works      $operation ($((SECONDS - began)) s)"
-        return
-    fi
-    failures=$((failures + 1))
-    echo "FAILS      $operation (status $status)"
-    tail -n 40 "$work/log" | sed 's/^/    /'
-}
-
-# start COMMAND...: in the background, until the script ends.
-start() {
-    "$@" >"$work/daemon-${#daemons[@]}.log" 2>&1 &
-    daemons+=($!)
-}
-
-# await COMMAND...: until it succeeds, for at most 20 seconds.
-await() {
-    local turn
-    for turn in {1..100}; do
-        ! "$@" >/dev/null 2>&1 || return 0
-        sleep 0.2
-    done
-    echo "$0: not ready after $turn turns: $*" >&2
-    tail -n 20 "$work"/daemon-*.log >&2
-    return 1
-}
-
-stop_daemons() {
-    local i
-    for ((i = ${#daemons[@]} - 1; i >= 0; i--)); do
-        kill "${daemons[i]}" 2>/dev/null || true
-        wait "${daemons[i]}" || true
-    done
-    find /sys/fs/cgroup -depth -type d -path "*/$(basename "$work")*" -exec rmdir {} + 2>/dev/null || true
-}
-
-# is ACTUAL EXPECTED
-is() {
-    if [ "$1" != "$2" ]; then
-        printf 'expected %s\n     got %s\n' "$2" "$1"
-        return 1
-    fi
-}
-
-# fails TEXT COMMAND...: it must fail with that text.
-fails() {
-    local text=$1
-    shift
-    if "$@" >"$work/failed" 2>&1; then
-        echo "it works: $*"
-        return 1
-    fi
-    grep -qF -- "$text" "$work/failed" || { echo "no '$text' in:"; cat "$work/failed"; return 1; }
-}
+build_all() { programs registry olareg containerd; }
 
 # lazy COMMAND...: ours, without a record of what was converted before unless that is given.
 lazy() { limited "$lazuli" "$@" --progress none; }
 
-# equals IMAGE SOURCE [FLAG...]
-equals() { lazy check "$1" --source "$2" "${@:3}"; }
-
 # --- Images ---------------------------------------------------------------------------------------------------------------------
-
-# pack FILE PACKAGE...: a tar of the files of installed packages, with all directories that they are in.
-pack() {
-    local file=$1 path
-    shift
-    dpkg -L "$@" | sed -n 's#^/\(bin\|sbin\|lib\|lib64\)/#/usr/\1/#; s#^/\([^.].*\)#\1#p' | while IFS= read -r path; do
-        while [[ $path = */* ]]; do
-            echo "$path"
-            path=${path%/*}
-        done
-        echo "$path"
-    done | sort -u | while IFS= read -r path; do
-        if [ -e "/$path" ] || [ -L "/$path" ]; then echo "$path"; fi
-    done | tar -C / --no-recursion --numeric-owner -cf "$file" -T -
-}
-
-# blob TYPE FILE: puts a file into the layout and prints its descriptor.
-blob() {
-    local sum
-    sum=$(sha256sum <"$2" | cut -d' ' -f1)
-    cp "$2" "$layout/blobs/sha256/$sum"
-    printf '{"mediaType":"application/vnd.oci.image.%s","digest":"sha256:%s","size":%d}' "$1" "$sum" "$(stat -c %s "$2")"
-}
-
-# image NAME TAR...: a layout of an image for this machine, with one layer for each tar.
-image() {
-    local layer diffs='' layers='' layout=$work/$1 config manifest
-    shift
-    mkdir -p "$layout/blobs/sha256"
-    for layer in "$@"; do
-        diffs+=",\"sha256:$(sha256sum <"$layer" | cut -d' ' -f1)\""
-        gzip -n -6 <"$layer" >"$layer.gz"
-        layers+=,$(blob layer.v1.tar+gzip "$layer.gz")
-    done
-    printf '{"architecture":"%s","os":"linux","config":{"Env":["PATH=/usr/bin"]},"rootfs":{"type":"layers","diff_ids":[%s]}}' \
-        "$machine" "${diffs#,}" >"$work/config"
-    config=$(blob config.v1+json "$work/config")
-    printf '{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","config":%s,"layers":[%s]}' \
-        "$config" "${layers#,}" >"$work/manifest"
-    manifest=$(blob manifest.v1+json "$work/manifest")
-    printf '{"schemaVersion":2,"manifests":[%s]}' \
-        "${manifest%\}},\"annotations\":{\"org.opencontainers.image.ref.name\":\"v1\"}}" >"$layout/index.json"
-    echo '{"imageLayoutVersion":"1.0.0"}' >"$layout/oci-layout"
-}
 
 images() {
     local name format
-    machine=$(dpkg --print-architecture)
     mkdir -p "$work"/changed/usr/share/perl5 "$work"/more/{made,usr/share}
     pack "$work/layer-0" base-files libc6 dash coreutils libselinux1 libpcre2-8-0 libacl1 libattr1 libgmp10
     pack "$work/layer-1" perl-base dpkg debconf
@@ -184,8 +40,8 @@ images() {
     ln -s file "$work/more/made/symlink"
     setfattr -n user.key -v value "$work/more/made/file"
     tar -C "$work/more" --xattrs -cf "$work/layer-3" made
-    image debian "$work"/layer-{0,1,2,3}
-    image short "$work"/layer-{0,1} # the lower layers of debian
+    layout_of "$work/debian" "$work"/layer-{0,1,2,3}
+    layout_of "$work/short" "$work"/layer-{0,1} # the lower layers of debian
     cp -r internal/imagetest/testdata/edge/oci "$work/edge"
     for name in debian short edge; do
         umoci unpack --keep-dirlinks --image "$work/$name:$(jq -r '.manifests[0].annotations["org.opencontainers.image.ref.name"]' "$work/$name/index.json")" "$work/umoci-$name" >/dev/null
@@ -386,7 +242,7 @@ slow_image() {
     head -c 300000000 /dev/urandom >"$work/random"
     tar -C "$work" -cf "$work/layer-slow" random
     rm "$work/random"
-    image slow "$work/layer-slow"
+    layout_of "$work/slow" "$work/layer-slow"
     rm "$work/layer-slow" "$work/layer-slow.gz"
 }
 
@@ -411,7 +267,7 @@ one_platform() {
     mkdir -p "$layout/blobs/sha256"
     echo other >"$work/more/made/file"
     tar -C "$work/more" -cf "$work/layer-other" made
-    machine=$other image other "$work/layer-other"
+    machine=$other layout_of "$work/other" "$work/layer-other"
     for name in debian other; do cp "$work/$name"/blobs/sha256/* "$layout/blobs/sha256/"; done
     layout=$work/both
     printf '{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[%s,%s]}' \
@@ -453,7 +309,7 @@ archives() {
 # configure NAME: prints the configuration of a containerd, which has ours only if that is its name.
 configure() {
     local platform snapshotter
-    platform=linux/$(dpkg --print-architecture)
+    platform=linux/$machine
     cat <<EOM
 version = 3
 root = "$work/$1"
@@ -486,15 +342,9 @@ EOM
 
 run_all() {
     local format snapshotter name
-    work=$CONTAINERD_DIR
-    mount -t tmpfs tmpfs "$work"
-    trap stop_daemons EXIT
-    mkdir "$work"/{home,tmp,olareg}
-    export PATH=$clients/bin:$clients/olareg/bin:$clients/containerd/bin:$PATH HOME=$work/home TMPDIR=$work/tmp CONTAINERD_ADDRESS=$work/containerd.sock
-    start loopback "$work/loopback" 127.0.0.1:5003 127.0.0.1:5443
-    await bash -c 'exec 3<>/dev/tcp/127.0.0.1/5003'
-    start olareg serve --addr 127.0.0.1 --port 5000 --dir "$work/olareg"
-    await bash -c "exec 3<>/dev/tcp/127.0.0.1/5000"
+    export CONTAINERD_ADDRESS=$work/containerd.sock
+    loopback
+    start_olareg 5000
     for name in alone containerd; do
         configure $name >"$work/$name.toml"
         start containerd --config "$work/$name.toml"
@@ -521,17 +371,6 @@ run_all() {
     slow_image
     try 'a killed conversion' killed
     try 'an interrupted conversion' interrupted
-    echo "failures: $failures"
-    [ $failures = 0 ]
 }
 
-if [ -n "${CONTAINERD_DIR:-}" ]; then
-    run_all
-    exit
-fi
-[ "$(id -u)" = 0 ] || { echo "$0: needs root" >&2; exit 1; }
-build_all
-CONTAINERD_DIR=$(mktemp -d)
-trap 'rmdir "$CONTAINERD_DIR"' EXIT
-export CONTAINERD_DIR
-unshare --mount --net --pid --ipc --fork --kill-child --mount-proc --propagation private timeout --kill-after=10 1800 "$0" "$lazuli"
+in_namespaces 1800

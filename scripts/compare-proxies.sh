@@ -174,7 +174,7 @@ attested() {
     is "$(jq -r '.subject[0].digest.sha256' <"$work/statement.json")" "${of#sha256:}"
     # It says what the image is called, not where it was on its way.
     name=$(jq -r '.subject[0].name' <"$work/statement.json")
-    is "${name%%\?*}" "pkg:docker/$(sed 's/:/%3A/' <<<"$builds")/attested@1"
+    is "${name%%\?*}" "pkg:docker/${builds/:/%3A}/attested@1"
     is_app "$builds/attested:1"
 }
 
