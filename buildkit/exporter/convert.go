@@ -102,7 +102,7 @@ func (x *export) convert(ctx context.Context, m *made) (err error) {
 }
 
 // keep lets what layers became stay as long as BuildKit's cache keeps the layers: its leases hold each object by itself.
-func (x *export) keep(ctx context.Context, chain []chainLayer, layers []convert.LayerResult) error {
+func (x *export) keep(ctx context.Context, chain []string, layers []convert.LayerResult) error {
 	if len(chain) != len(layers) {
 		return nil // what BuildKit squashed is converted again
 	}
@@ -111,7 +111,7 @@ func (x *export) keep(ctx context.Context, chain []chainLayer, layers []convert.
 			if d == "" {
 				continue
 			}
-			if err := hold(ctx, x.worker, chain[i].id, d); err != nil {
+			if err := hold(ctx, x.worker, chain[i], d); err != nil {
 				return err
 			}
 		}
@@ -128,19 +128,16 @@ func hold(ctx context.Context, w *wrapped, id string, d digest.Digest) error {
 	return nil
 }
 
-// chainLayer is a layer of a file system in BuildKit's cache.
-type chainLayer struct{ id string }
-
-// complete makes the content store have all layers of file systems, and returns these.
-func (s *layerSource) complete(ctx context.Context, refs []cache.ImmutableRef) ([][]chainLayer, error) {
-	chains := make([][]chainLayer, len(refs))
+// complete makes the content store have all layers of file systems, and returns what BuildKit's cache calls them, by file system.
+func (s *layerSource) complete(ctx context.Context, refs []cache.ImmutableRef) ([][]string, error) {
+	chains := make([][]string, len(refs))
 	for i, ref := range refs {
 		if ref == nil {
 			continue
 		}
 		layers := ref.LayerChain()
 		for _, l := range layers {
-			chains[i] = append(chains[i], chainLayer{l.ID()})
+			chains[i] = append(chains[i], l.ID())
 		}
 		if err := layers.Release(context.WithoutCancel(ctx)); err != nil {
 			return nil, err

@@ -100,17 +100,24 @@ func (s *layerSource) layer(ctx context.Context, layer cache.ImmutableRef, cfg c
 	if desc, ok, err := s.known(ctx, layer); ok || err != nil {
 		return desc, err
 	}
-	if layer.GetString(keyDiffLower) != "" || layer.GetString(keyDiffUpper) != "" || layer.Get(keyImageRefs) != nil || isTrue(layer, keyBlobOnly) {
+	if !isStep(layer) {
 		descs, err := fetchRemote(ctx, layer, cfg, g)
-		if err != nil || len(descs) == 0 {
-			return ocispec.Descriptor{}, errors.Join(err, errNoLayers)
+		if err != nil {
+			return ocispec.Descriptor{}, err
+		}
+		if len(descs) == 0 {
+			return ocispec.Descriptor{}, fmt.Errorf("BuildKit gives no layer for %s", layer.ID())
 		}
 		return descs[len(descs)-1], nil
 	}
 	return s.pack(ctx, layer, g)
 }
 
-var errNoLayers = errors.New("BuildKit gives no layer")
+// isStep reports whether a layer is what a step changed in the one below. Layers of Windows have a form of their own.
+func isStep(layer cache.ImmutableRef) bool {
+	return layer.GetString(keyDiffLower) == "" && layer.GetString(keyDiffUpper) == "" && layer.Get(keyImageRefs) == nil && !isTrue(layer, keyBlobOnly) &&
+		layer.GetLayerType() != "windows"
+}
 
 // isTrue reports whether a layer has something noted as true.
 func isTrue(layer cache.ImmutableRef, key string) bool {
