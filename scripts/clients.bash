@@ -16,28 +16,44 @@ machine=$(dpkg --print-architecture)
 # --- Building -------------------------------------------------------------------------------------------------------------------
 
 # build NAME VERSION MODULE [GO-BUILD-ARGUMENT...] PACKAGE...: builds programs of a module's version into build/clients/bin, once, in a
-# module that only requires it: "go install" refuses modules with exclude directives. BUILD_REPLACE has lines for its go.mod.
+# module that only requires it: "go install" refuses modules with exclude directives. With a name of "compat-..." they are built on
+# compat/ in the place of nydus-snapshotter, every time, into build/clients/compat-bin. Where that fails, build/clients/NAME.missing says why.
 build() {
-    local name=$1 version=$2 module=$3 dir=$clients/$1 bin=${BUILD_BIN:-$clients/bin}
+    local name=$1 version=$2 module=$3 dir=$clients/$1 bin=$clients/bin replaced=''
     shift 3
-    echo "$version $* ${BUILD_REPLACE:-}" >"$clients/$name.wanted"
-    ! cmp -s "$clients/$name.wanted" "$clients/$name.built" || return 0
-    rm -rf "$dir/go.sum" "$clients/$name.built"
+    echo "$version $*" >"$clients/$name.wanted"
+    if [[ $name = compat-* ]]; then
+        bin=$clients/compat-bin
+        replaced="
+replace github.com/containerd/nydus-snapshotter => $PWD/compat
+
+replace github.com/lazuli-project/lazuli => $PWD
+
+replace github.com/containerd/nerdctl/mod/tigron v0.0.0 => ../tigron
+"
+    elif cmp -s "$clients/$name.wanted" "$clients/$name.built"; then
+        return 0
+    fi
+    rm -rf "$dir/go.sum" "$clients/$name".{built,missing}
     mkdir -p "$dir" "$bin"
     cat >"$dir/go.mod" <<EOM
-module clients/$name
+module clients/${name#compat-}
 
 go 1.26
 
 require $module $version
-${BUILD_REPLACE:-}
+$replaced
 exclude (
 	github.com/davecgh/go-spew v1.1.2-0.20180830191138-d8f796af33cc
 	github.com/pmezard/go-difflib v1.0.1-0.20181226105442-5d4384ee4fb2
 )
 EOM
-    (cd "$dir" && timeout 900 go build -mod=mod -trimpath -o "$bin/" "$@") 2>"$dir/log" || { tail -n 3 "$dir/log" >&2; return 1; }
-    mv "$clients/$name.wanted" "$clients/$name.built"
+    if (cd "$dir" && timeout 900 go build -mod=mod -trimpath -o "$bin/" "$@") 2>"$dir/log"; then
+        mv "$clients/$name.wanted" "$clients/$name.built"
+        return
+    fi
+    { grep -v '^go: downloading' "$dir/log" || echo "go build ended without a reason, or took too long"; } | tail -n 1 >"$clients/$name.missing"
+    return 1
 }
 
 # programs NAME...: builds programs that several scripts need.
@@ -51,9 +67,12 @@ programs() {
         buildkit) build buildkit $buildkit_version github.com/moby/buildkit -tags nydus github.com/moby/buildkit/cmd/{buildkitd,buildctl} ;;
         containerd) build containerd $containerd_version github.com/containerd/containerd/v2 github.com/containerd/containerd/v2/cmd/{containerd,ctr,containerd-shim-runc-v2} ;;
         crane) build crane $crane_version github.com/google/go-containerregistry github.com/google/go-containerregistry/cmd/crane ;;
-        distribution) build distribution $distribution_version github.com/distribution/distribution/v3 -o "$clients/bin/distribution" github.com/distribution/distribution/v3/cmd/registry ;;
+        distribution)
+            build distribution $distribution_version github.com/distribution/distribution/v3 -o "$clients/bin/distribution" \
+                github.com/distribution/distribution/v3/cmd/registry
+            ;;
         olareg) build olareg $olareg_version github.com/olareg/olareg github.com/olareg/olareg/cmd/olareg ;;
-        esac || { echo "$0: $name cannot be built" >&2; return 1; }
+        esac || { echo "$0: $name cannot be built: $(cat "$clients/$name.missing")" >&2; return 1; }
     done
 }
 
