@@ -1,0 +1,139 @@
+//go:build linux
+
+package listen
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"math/big"
+	"net"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/moby/buildkit/cmd/buildkitd/config"
+)
+
+// writePair writes a certificate and its key, signed by itself or by another, as FILE.pem and FILE.key.
+func writePair(t *testing.T, file string, by *tls.Certificate) *tls.Certificate {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), IsCA: by == nil, BasicConstraintsValid: true,
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageDigitalSignature,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+	}
+	parent, signer := template, any(key)
+	if by != nil {
+		parent, signer = by.Leaf, by.PrivateKey
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, parent, &key.PublicKey, signer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, block := range map[string]*pem.Block{".pem": {Type: "CERTIFICATE", Bytes: der}, ".key": {Type: "PRIVATE KEY", Bytes: raw}} {
+		if err := os.WriteFile(file+name, pem.EncodeToMemory(block), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	pair, err := tls.LoadX509KeyPair(file+".pem", file+".key")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &pair
+}
+
+func TestListenWithTLS(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	ca := writePair(t, filepath.Join(dir, "ca"), nil)
+	writePair(t, filepath.Join(dir, "server"), ca)
+	known := writePair(t, filepath.Join(dir, "client"), ca)
+	unknown := writePair(t, filepath.Join(dir, "unknown"), nil)
+	cfg := config.GRPCConfig{
+		Address: []string{"tcp://127.0.0.1:0", "unix://" + filepath.Join(dir, "sock")},
+		TLS:     config.TLSConfig{Cert: filepath.Join(dir, "server.pem"), Key: filepath.Join(dir, "server.key"), CA: filepath.Join(dir, "ca.pem")},
+	}
+	listeners, err := All(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer Close(listeners)
+	roots := x509.NewCertPool()
+	roots.AddCert(ca.Leaf)
+	for name, c := range map[string]struct {
+		pair *tls.Certificate
+		want bool
+	}{"known": {known, true}, "unknown": {unknown, false}, "none": {nil, false}} {
+		served := make(chan error, 1)
+		go func() {
+			conn, err := listeners[0].Accept()
+			if err == nil {
+				err = conn.(*tls.Conn).HandshakeContext(t.Context())
+				conn.Close()
+			}
+			served <- err
+		}()
+		client := &tls.Config{RootCAs: roots}
+		if c.pair != nil {
+			client.Certificates = []tls.Certificate{*c.pair}
+		}
+		conn, err := tls.Dial("tcp", listeners[0].Addr().String(), client)
+		if err == nil {
+			conn.Close()
+		}
+		if err := <-served; (err == nil) != c.want {
+			t.Errorf("client with certificate %s: %v", name, err)
+		}
+	}
+	// Sockets in the file system have their modes, and no TLS.
+	conn, err := net.Dial("unix", filepath.Join(dir, "sock"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn.Close()
+}
+
+func TestServerTLSRefuses(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	writePair(t, filepath.Join(dir, "a"), nil)
+	writePair(t, filepath.Join(dir, "b"), nil)
+	pemFile, keyFile := filepath.Join(dir, "a.pem"), filepath.Join(dir, "a.key")
+	for name, c := range map[string]config.TLSConfig{
+		"no key":            {Cert: pemFile},
+		"no certificate":    {Key: keyFile},
+		"another key":       {Cert: pemFile, Key: filepath.Join(dir, "b.key")},
+		"authority missing": {Cert: pemFile, Key: keyFile, CA: filepath.Join(dir, "none")},
+		"no authority":      {Cert: pemFile, Key: keyFile, CA: keyFile},
+	} {
+		if _, err := serverTLS(c); err == nil {
+			t.Errorf("%s is taken", name)
+		}
+	}
+	if c, err := serverTLS(config.TLSConfig{}); c != nil || err != nil {
+		t.Errorf("nothing gives %v, %v", c, err)
+	}
+}
+
+func TestInheritedRefuses(t *testing.T) {
+	t.Parallel()
+	if _, err := At(t.Context(), "fd://name", 0, 0, nil); err == nil {
+		t.Error("a named descriptor is taken")
+	}
+	if _, err := At(t.Context(), "fd://", 0, 0, nil); err == nil {
+		t.Error("nobody handed a socket over, and one is taken")
+	}
+}
