@@ -42,6 +42,24 @@ func temporary() (dir string, remove func()) {
 	return dir, func() { _ = os.RemoveAll(dir) }
 }
 
+// exampleSides opens the image and a layout to write to, as Example does.
+func exampleSides(ctx context.Context, from string) (store.Source, store.Target, func()) {
+	dir, remove := temporary()
+	src, err := store.OpenSource(ctx, mustParse(from), store.Options{})
+	if err != nil {
+		log.Fatal(err)
+	}
+	target, err := store.OpenTarget(ctx, mustParse("oci:"+dir+"/made:v1"), store.Options{})
+	if err != nil {
+		log.Fatal(err)
+	}
+	return src, target, func() {
+		_ = src.Close()
+		_ = target.Close()
+		remove()
+	}
+}
+
 // An image of one format: what "lazuli convert node:19 host/node:19-nydus" does.
 func Example() {
 	ctx := context.Background()
@@ -112,18 +130,8 @@ func ExampleConvert_formats() {
 // The result is compared with its source, byte for byte, before anything can be seen of it.
 func ExampleConvert_check() {
 	ctx := context.Background()
-	dir, remove := temporary()
-	defer remove()
-	src, err := store.OpenSource(ctx, mustParse(exampleImage), store.Options{})
-	if err != nil {
-		log.Fatal(err)
-	}
-	defer src.Close()
-	target, err := store.OpenTarget(ctx, mustParse("oci:"+dir+"/made:v1"), store.Options{})
-	if err != nil {
-		log.Fatal(err)
-	}
-	defer target.Close()
+	src, target, done := exampleSides(ctx, exampleImage)
+	defer done()
 	writer, err := nydus.NewWriter(nydus.Options{})
 	if err != nil {
 		log.Fatal(err)
@@ -153,18 +161,8 @@ func ExampleConvert_check() {
 // Back again: a plain image of a lazy one.
 func ExampleReverse() {
 	ctx := context.Background()
-	dir, remove := temporary()
-	defer remove()
-	src, err := store.OpenSource(ctx, mustParse("oci:../formats/overlaybd/testdata/native"), store.Options{})
-	if err != nil {
-		log.Fatal(err)
-	}
-	defer src.Close()
-	target, err := store.OpenTarget(ctx, mustParse("oci:"+dir+"/plain:v1"), store.Options{})
-	if err != nil {
-		log.Fatal(err)
-	}
-	defer target.Close()
+	src, target, done := exampleSides(ctx, "oci:../formats/overlaybd/testdata/native")
+	defer done()
 	res, err := convert.Reverse(ctx, src, target, convert.Options{Readers: catalog.LazyReaders()})
 	if err != nil {
 		log.Fatal(err)
@@ -177,18 +175,8 @@ func ExampleReverse() {
 // What would be done, and whether it may be.
 func ExampleDryRun() {
 	ctx := context.Background()
-	dir, remove := temporary()
-	defer remove()
-	src, err := store.OpenSource(ctx, mustParse(exampleImage), store.Options{})
-	if err != nil {
-		log.Fatal(err)
-	}
-	defer src.Close()
-	target, err := store.OpenTarget(ctx, mustParse("oci:"+dir+"/made:v1"), store.Options{})
-	if err != nil {
-		log.Fatal(err)
-	}
-	defer target.Close()
+	src, target, done := exampleSides(ctx, exampleImage)
+	defer done()
 	writer, err := catalog.NewWriter("turbo-oci", catalog.Options{})
 	if err != nil {
 		log.Fatal(err)
@@ -225,18 +213,8 @@ func ExampleLayer() {
 // Layers that were converted one by one become an image: its other objects go to any place that takes objects.
 func ExampleLayer_image() {
 	ctx := context.Background()
-	dir, remove := temporary()
-	defer remove()
-	target, err := store.OpenTarget(ctx, mustParse("oci:"+dir+"/made:v1"), store.Options{})
-	if err != nil {
-		log.Fatal(err)
-	}
-	defer target.Close()
-	src, err := store.OpenSource(ctx, mustParse(exampleImage), store.Options{})
-	if err != nil {
-		log.Fatal(err)
-	}
-	defer src.Close()
+	src, target, done := exampleSides(ctx, exampleImage)
+	defer done()
 	desc, err := src.Resolve(ctx)
 	if err != nil {
 		log.Fatal(err)

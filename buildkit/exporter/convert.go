@@ -83,7 +83,7 @@ func (x *export) convert(ctx context.Context, m *made) (err error) {
 		return err
 	}
 	if d != nil {
-		opt.Others = append(opt.Others, d.source)
+		opt.Others = append(opt.Others, d.Source)
 	}
 	if m.Writer, err = x.writer(x.opt, d); err != nil {
 		return err

@@ -20,6 +20,7 @@ import (
 	"github.com/lazuli-project/lazuli/buildkit/output"
 	"github.com/lazuli-project/lazuli/catalog"
 	"github.com/lazuli-project/lazuli/formats"
+	"github.com/lazuli-project/lazuli/image"
 )
 
 // formatExporter makes images of one format.
@@ -49,7 +50,7 @@ func (e *formatExporter) Resolve(ctx context.Context, id int, attrs map[string]s
 }
 
 // writer makes the format's writer.
-func (e *formatExporter) writer(o *output.Options, d *dictionary) (formats.Writer, error) {
+func (e *formatExporter) writer(o *output.Options, d *image.Dictionary) (formats.Writer, error) {
 	f := o.Format
 	f.CPU = e.worker.cpu
 	if d != nil {
