@@ -200,6 +200,14 @@ cached() {
     equals "$builds/cached" "oci-archive:$work/cached.tar"
 }
 
+# buildx: as docker's users build, where that is installed.
+buildx_builds() {
+    buildx create --name proxied --driver remote "$BUILDKIT_HOST"
+    limited buildx build --builder proxied --output "type=nydus,name=$builds/buildx" "$work/context-app"
+    limited buildx build --builder proxied --output type=oci,dest=- "$work/context-app" | limited "$lazuli" convert --record none oci-archive:- "$builds/buildx:piped"
+    equals "$builds/buildx" "$builds/buildx:piped"
+}
+
 refused() {
     fails 'unknown key "colour"' bctl app --output "type=nydus,name=$builds/wrong,colour=blue"
     fails 'non-bool value specified for registry.insecure' bctl app --output "type=nydus,name=$builds/wrong,registry.insecure=maybe"
@@ -253,6 +261,7 @@ run_all() {
     try 'cache' cached
     try 'crane index through the registry proxy' pushed_index
     try 'what is refused' refused
+    if command -v buildx >/dev/null; then try 'docker buildx, driver remote' buildx_builds; else echo 'not run    docker buildx: there is no "buildx" in PATH'; fi
 }
 
 in_namespaces 900
