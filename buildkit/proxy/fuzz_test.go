@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"net/http/httptest"
+	"os"
 	"strings"
 	"testing"
 
@@ -79,7 +80,8 @@ func FuzzStaging(f *testing.F) {
 	f.Add("PUT", "blobs/uploads/1", "digest=sha256:"+strings.Repeat("0", 64), []byte("x"))
 	f.Add("POST", "blobs/uploads/", "mount=a&from=b", []byte("x"))
 	f.Add("HEAD", "blobs/sha256:../../x", "", []byte(nil))
-	s, err := NewStaging("h", "h", f.TempDir(), 1<<20)
+	dir := f.TempDir()
+	s, err := NewStaging("h", "h", dir, 1<<20)
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -89,5 +91,14 @@ func FuzzStaging(f *testing.F) {
 		r := httptest.NewRequest("GET", "/", bytes.NewReader(body))
 		r.Method, r.URL.Path, r.URL.RawQuery = method, "/v2/"+place.name+"/image/"+path, query
 		s.ServeHTTP(httptest.NewRecorder(), r)
+		files, err := os.ReadDir(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range files {
+			if !isBlob(e.Name()) {
+				t.Errorf("file %q in the staging directory", e.Name())
+			}
+		}
 	})
 }
