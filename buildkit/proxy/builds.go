@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -14,8 +15,54 @@ import (
 
 // builds are the builds whose outputs are, or will be, converted here, by the reference that the client gave them.
 type builds struct {
-	mu    sync.Mutex // guards byRef
-	byRef map[string]*build
+	mu      sync.Mutex // guards what follows
+	byRef   map[string]*build
+	refused []digest.Digest // the last ones, of their references, which are as long as clients like
+	changed chan struct{}   // closed, and replaced, with each refusal; nil before somebody waits
+}
+
+// maxRefused is how many refused builds are known: those whose clients may ask for the progress only now.
+const maxRefused = 100
+
+// refuse notes that a build will never be.
+func (b *builds) refuse(ref string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.refused = append(b.refused[max(0, len(b.refused)-maxRefused+1):], digest.FromString(ref))
+	if b.changed != nil {
+		close(b.changed)
+		b.changed = nil
+	}
+}
+
+// accept notes that a build may be, whatever was refused under its reference.
+func (b *builds) accept(ref string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	d := digest.FromString(ref)
+	b.refused = slices.DeleteFunc(b.refused, func(r digest.Digest) bool { return r == d })
+}
+
+// awaitRefusal returns true when a build is refused, or was already; false when ctx ends.
+func (b *builds) awaitRefusal(ctx context.Context, ref string) bool {
+	d := digest.FromString(ref)
+	for {
+		b.mu.Lock()
+		if slices.Contains(b.refused, d) {
+			b.mu.Unlock()
+			return true
+		}
+		if b.changed == nil {
+			b.changed = make(chan struct{})
+		}
+		changed := b.changed
+		b.mu.Unlock()
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return false
+		}
+	}
 }
 
 // begin notes a build.

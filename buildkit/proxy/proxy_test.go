@@ -304,6 +304,72 @@ func TestSolveFails(t *testing.T) {
 	}
 }
 
+// TestRefusedBuildsEndAtOnce: the daemon's progress of a build that it never hears of would not end here.
+func TestRefusedBuildsEndAtOnce(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	ends := func(s control.Control_StatusClient) {
+		t.Helper()
+		for {
+			if _, err := s.Recv(); errors.Is(err, io.EOF) {
+				return
+			} else if err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	progress := func() control.Control_StatusClient {
+		t.Helper()
+		s, err := r.client.Status(ctx, &control.StatusRequest{Ref: "b"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	before := progress()
+	if _, err := before.Recv(); err != nil { // now it waits
+		t.Fatal(err)
+	}
+	wrong := []*control.Exporter{{Type: "nydus", Attrs: map[string]string{"name": "x", "colour": "blue"}}}
+	if _, err := r.client.Solve(t.Context(), &control.SolveRequest{Ref: "b", Exporters: wrong}); status.Code(err) != codes.InvalidArgument {
+		t.Fatal(err)
+	}
+	ends(before)
+	ends(progress())
+
+	// The same reference can be used again.
+	r.daemon.solve = func(context.Context, *control.SolveRequest) (*control.SolveResponse, error) {
+		return &control.SolveResponse{}, nil
+	}
+	if _, err := r.client.Solve(t.Context(), &control.SolveRequest{Ref: "b"}); err != nil {
+		t.Fatal(err)
+	}
+	again := progress()
+	if _, err := again.Recv(); err != nil {
+		t.Errorf("progress of a build that was refused once: %v", err)
+	}
+	close(r.daemon.ended)
+	ends(again)
+}
+
+func TestAwaitRefusal(t *testing.T) {
+	t.Parallel()
+	over, cancel := context.WithCancel(t.Context())
+	cancel()
+	var b builds
+	for i := range maxRefused + 1 {
+		b.refuse(fmt.Sprint(i))
+	}
+	b.accept("7")
+	for ref, want := range map[string]bool{"0": false, "1": true, "7": false, fmt.Sprint(maxRefused): true, "other": false} {
+		if got := b.awaitRefusal(over, ref); got != want {
+			t.Errorf("%s is refused: %t", ref, got)
+		}
+	}
+}
+
 // TestOthersAreUntouched: requests without our formats reach the daemon byte for byte, fields of other versions included.
 func TestOthersAreUntouched(t *testing.T) {
 	t.Parallel()

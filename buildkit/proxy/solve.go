@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"context"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
@@ -43,8 +44,10 @@ func (p *Proxy) solve(client grpc.ServerStream) error {
 	defer place.end()
 	outputs, err := p.rewrite(&req, place)
 	if err != nil {
+		p.builds.refuse(req.Ref)
 		return invalid(err)
 	}
+	p.builds.accept(req.Ref)
 	var b *build
 	if len(outputs) > 0 {
 		if in.payload, err = proto.Marshal(&req); err != nil {
@@ -162,10 +165,35 @@ func (p *Proxy) status(client grpc.ServerStream) error {
 	if err := proto.Unmarshal(in.payload, &req); err != nil {
 		return invalid(fmt.Errorf("status: %w", err))
 	}
-	ctx := client.Context()
+	if err := p.daemonStatus(client, &in, req.Ref); err != nil {
+		return err
+	}
+	b := p.builds.find(req.Ref)
+	if b == nil {
+		return nil
+	}
+	return b.follow(client.Context(), func(n *control.StatusResponse) error {
+		p, err := proto.Marshal(n)
+		if err != nil {
+			return err
+		}
+		return client.SendMsg(&frame{p})
+	})
+}
+
+// daemonStatus passes on what the daemon tells of a build. For a build that is refused here, the daemon would wait some seconds, and the
+// client with it: this ends at once.
+func (p *Proxy) daemonStatus(client grpc.ServerStream, in *frame, ref string) error {
+	ctx, cancel := context.WithCancel(client.Context())
+	refused := make(chan bool)
+	go func() {
+		is := p.builds.awaitRefusal(ctx, ref)
+		cancel()
+		refused <- is
+	}()
 	daemon, err := p.daemon.NewStream(outgoing(ctx), &grpc.StreamDesc{ServerStreams: true}, methodStatus)
 	if err == nil {
-		err = daemon.SendMsg(&in)
+		err = daemon.SendMsg(in)
 	}
 	if err == nil {
 		err = daemon.CloseSend()
@@ -173,18 +201,9 @@ func (p *Proxy) status(client grpc.ServerStream) error {
 	if err == nil {
 		err = receive(client, daemon)
 	}
-	if err != nil {
-		return err
-	}
-	b := p.builds.find(req.Ref)
-	if b == nil {
+	cancel()
+	if <-refused {
 		return nil
 	}
-	return b.follow(ctx, func(n *control.StatusResponse) error {
-		p, err := proto.Marshal(n)
-		if err != nil {
-			return err
-		}
-		return client.SendMsg(&frame{p})
-	})
+	return err
 }
