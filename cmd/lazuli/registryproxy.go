@@ -8,11 +8,13 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/distribution/reference"
 	"github.com/spf13/cobra"
 
+	"github.com/lazuli-project/lazuli/catalog"
 	"github.com/lazuli-project/lazuli/registryproxy"
 )
 
@@ -37,7 +39,7 @@ that fits makes of it a referrer, an image under another tag, or an index.
 
 A rule is a line of KEY=VALUE with commas between them:
   repository=PATTERN  tag=PATTERN   what it is for (everything); * is anything without a slash, ** anything
-  format=FORMAT[,FORMAT]            nydus, nydus-ref, overlaybd or turbo-oci (nydus); lists stand in quotes: "format=nydus,overlaybd"
+  format=FORMAT[,FORMAT]            ` + strings.Join(catalog.Formats(), ", ") + ` (nydus); lists stand in quotes: "format=nydus,overlaybd"
   attach=referrer|tag|index         how the result appears (referrer)
   suffix=TEXT                       behind the tag of the result (-{format} for tag, none for index)
   platform=OS/ARCH[,...]            of images to convert (all)
