@@ -2,8 +2,12 @@ package convert_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
+	"fmt"
 	"path/filepath"
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/opencontainers/go-digest"
@@ -54,10 +58,14 @@ func TestLayerTar(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
+				tars, err := convert.OpenLayers(t.Context(), made, m, lazy)
+				if err != nil {
+					t.Fatal(err)
+				}
 				var layers []imagetest.Layer
 				for i, l := range m.Manifest.Layers {
 					var tar bytes.Buffer
-					if err := convert.LayerTar(t.Context(), &tar, made, m, l.Digest, lazy); err != nil {
+					if err := tars.WriteTar(t.Context(), &tar, made, l.Digest); err != nil {
 						t.Fatalf("layer %d of %d: %v", i, part, err)
 					}
 					layers = append(layers, imagetest.Plain(tar.Bytes()))
@@ -79,6 +87,80 @@ func TestLayerTar(t *testing.T) {
 	}
 }
 
+// Layers in another order, at the same time, and once more are the same bytes as layers in order, which are not opened twice.
+func TestLayerTarOrder(t *testing.T) {
+	t.Parallel()
+	disk, err := overlaybd.NewWriter(overlaybd.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var layers []imagetest.Layer
+	for i := range 5 {
+		name := fmt.Sprint("d", i)
+		items := []imagetest.Item{imagetest.Dir(name), imagetest.File(name+"/a", "content"), imagetest.Link(name+"/b", name+"/a"), imagetest.File("f", name)}
+		if i > 0 {
+			items = append(items, imagetest.Whiteout(fmt.Sprint("d", i-1)))
+		}
+		layers = append(layers, imagetest.Gzip(t, imagetest.Tar(t, items...)))
+	}
+	from, to := layout(t, imagetest.NewImage(t, layers...)), "oci:"+filepath.Join(t.TempDir(), "made")+":v1"
+	res, err := convert.Convert(t.Context(), openSource(t, from), []convert.Output{{Writer: disk, Target: openTarget(t, to)}}, convert.Options{TempDir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	made := openSource(t, to)
+	m, err := store.LoadManifest(t.Context(), made, res.Images[0].Desc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	reader := &countingReader{}
+	tars, err := convert.OpenLayers(t.Context(), made, m, []formats.Reader{reader})
+	if err != nil {
+		t.Fatal(err)
+	}
+	write := func(i int) string {
+		var tar bytes.Buffer
+		if err := tars.WriteTar(t.Context(), &tar, made, m.Manifest.Layers[i].Digest); err != nil {
+			t.Error(err)
+		}
+		return tar.String()
+	}
+	var want []string
+	for i := range layers {
+		want = append(want, write(i))
+	}
+	if n := reader.opened.Load(); n != int64(len(layers)) {
+		t.Errorf("%d layers in order: %d images opened", len(layers), n)
+	}
+	for _, order := range [][]int{{4, 3, 2, 1, 0}, {0, 2, 3, 3, 4, 1}} {
+		for _, i := range order {
+			if write(i) != want[i] {
+				t.Errorf("layer %d differs in the order %v", i, order)
+			}
+		}
+	}
+	var all sync.WaitGroup
+	for turn := range 20 {
+		all.Go(func() {
+			if i := turn % len(layers); write(i) != want[i] {
+				t.Errorf("layer %d differs beside others", i)
+			}
+		})
+	}
+	all.Wait()
+}
+
+// countingReader counts the images that are opened.
+type countingReader struct {
+	overlaybd.Reader
+	opened atomic.Int64
+}
+
+func (r *countingReader) Open(ctx context.Context, m *formats.Manifest, s formats.Sources) (*formats.Image, error) {
+	r.opened.Add(1)
+	return r.Reader.Open(ctx, m, s)
+}
+
 // A plain image has nothing to be taken apart; a layer that has no files is empty.
 func TestLayerTarOfOthers(t *testing.T) {
 	t.Parallel()
@@ -92,8 +174,7 @@ func TestLayerTarOfOthers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var tar bytes.Buffer
-	if err := convert.LayerTar(t.Context(), &tar, src, m, m.Manifest.Layers[0].Digest, lazy); !errors.Is(err, blob.ErrUnsupported) {
+	if _, err := convert.OpenLayers(t.Context(), src, m, lazy); !errors.Is(err, blob.ErrUnsupported) {
 		t.Errorf("plain: %v", err)
 	}
 	to := "oci:" + filepath.Join(t.TempDir(), "made") + ":v1"
@@ -105,9 +186,13 @@ func TestLayerTarOfOthers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	tars, err := convert.OpenLayers(t.Context(), made, m, lazy)
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, d := range []digest.Digest{m.Manifest.Layers[len(m.Manifest.Layers)-1].Digest, digest.FromString("none")} {
-		tar.Reset()
-		if err := convert.LayerTar(t.Context(), &tar, made, m, d, lazy); err != nil || tar.Len() != 1024 {
+		var tar bytes.Buffer
+		if err := tars.WriteTar(t.Context(), &tar, made, d); err != nil || tar.Len() != 1024 {
 			t.Errorf("%s: %d bytes, %v", d, tar.Len(), err)
 		}
 	}

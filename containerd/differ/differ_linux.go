@@ -24,7 +24,6 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/lazuli-project/lazuli/blob"
-	"github.com/lazuli-project/lazuli/convert"
 	"github.com/lazuli-project/lazuli/formats"
 	"github.com/lazuli-project/lazuli/store"
 )
@@ -59,6 +58,7 @@ type Server struct {
 	cs    content.Store
 	opt   Options
 	known manifests
+	open  openImages
 }
 
 var _ diffapi.DiffServer = (*Server)(nil)
@@ -162,13 +162,17 @@ func (s *Server) applyLazy(ctx context.Context, image *manifest, layer ocispec.D
 	}
 	src := s.newSources(ctx, image)
 	defer src.close()
+	layers, err := s.open.layers(ctx, image, src, s.opt.Readers)
+	if err != nil {
+		return ocispec.Descriptor{}, err
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	r, w := io.Pipe()
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		w.CloseWithError(convert.LayerTar(ctx, w, src, image.Manifest, layer.Digest, s.opt.Readers))
+		w.CloseWithError(layers.WriteTar(ctx, w, src, layer.Digest))
 	}()
 	plain := ocispec.Descriptor{MediaType: ocispec.MediaTypeImageLayer, Digest: layer.Digest}
 	d, err := apply.NewFileSystemApplier(stream{r}).Apply(ctx, plain, into.mounts, into.opts...)

@@ -3,6 +3,7 @@ package differ_test
 import (
 	"context"
 	"errors"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -20,6 +21,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/lazuli-project/lazuli/blob"
 	"github.com/lazuli-project/lazuli/containerd/contentstore"
 	"github.com/lazuli-project/lazuli/containerd/differ"
 	"github.com/lazuli-project/lazuli/convert"
@@ -252,6 +254,68 @@ func TestApply(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Layers that containerd is still fetching are looked at where they are, once, and not fetched.
+func TestLayersToCome(t *testing.T) {
+	t.Parallel()
+	needRoot(t)
+	c := containerdtest.New(t)
+	ctx, cs := containerdtest.Context(t, containerdtest.Namespace), c.Content()
+	n, err := nydus.NewWriter(nydus.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	image := convertTo(t, layout(t, source(t)), n)
+	m := pull(ctx, t, cs, image)
+	label(ctx, t, cs, m.Desc.Digest, "containerd.io/distribution.source.example.com", "app")
+	for _, l := range m.Manifest.Layers[1:3] {
+		if err := cs.Delete(ctx, l.Digest); err != nil {
+			t.Fatal(err)
+		}
+	}
+	remote := &countingSource{Source: image}
+	server := differ.NewServer(cs, differ.Options{
+		Readers: readers, TempDir: t.TempDir(), OpenRemote: func(context.Context, store.Ref) (store.Source, error) { return remote, nil },
+	})
+	for _, c := range []struct {
+		layer               int
+		want                string
+		opens, fetches, end int
+	}{
+		{0, "d/ d/a=1 e/ e/b=2 f=3", 2, 0, 2},
+		{1, "d/ d/a! d/c=4 e/* e/g=5", 2, 1, 3},
+		{0, "d/ d/a=1 e/ e/b=2 f=3", 2, 1, 3},
+	} {
+		upper := t.TempDir()
+		if _, err := server.Apply(ctx, request(m.Manifest.Layers[c.layer], upper)); err != nil {
+			t.Fatal(err)
+		}
+		if got := files(t, upper); got != c.want || remote.opens != c.opens || remote.fetches != c.fetches || remote.closes != c.end {
+			t.Errorf("layer %d: %s, %d opened, %d fetched, %d closed", c.layer, got, remote.opens, remote.fetches, remote.closes)
+		}
+	}
+}
+
+// countingSource counts what is done with an image.
+type countingSource struct {
+	store.Source
+	opens, fetches, closes int
+}
+
+func (s *countingSource) Open(ctx context.Context, desc ocispec.Descriptor) (blob.Source, error) {
+	s.opens++
+	return s.Source.Open(ctx, desc)
+}
+
+func (s *countingSource) Fetch(ctx context.Context, desc ocispec.Descriptor) (io.ReadCloser, error) {
+	s.fetches++
+	return s.Source.Fetch(ctx, desc)
+}
+
+func (s *countingSource) Close() error {
+	s.closes++
+	return nil
 }
 
 // What cannot be unpacked gives an error of a class, and containerd's other services are not ours.

@@ -87,19 +87,28 @@ func (s *sources) Fetch(ctx context.Context, desc ocispec.Descriptor) (io.ReadCl
 	if !errors.Is(err, store.ErrNotFound) || s.server.opt.OpenRemote == nil {
 		return rc, err
 	}
+	err = s.elsewhere(ctx, err, func(src store.Source) (err error) {
+		rc, err = src.Fetch(ctx, desc)
+		return err
+	})
+	return rc, err
+}
+
+// elsewhere calls fn with the places that containerd has the image from until it succeeds. missing is why it is called, for the error.
+func (s *sources) elsewhere(ctx context.Context, missing error, fn func(store.Source) error) error {
 	for _, repo := range s.repos {
-		src, rerr := s.server.opt.OpenRemote(ctx, repo)
-		if rerr == nil {
+		src, err := s.server.opt.OpenRemote(ctx, repo)
+		if err == nil {
 			s.mu.Lock()
 			s.remotes = append(s.remotes, src)
 			s.mu.Unlock()
-			if rc, rerr = src.Fetch(ctx, desc); rerr == nil {
-				return rc, nil
+			if err = fn(src); err == nil {
+				return nil
 			}
 		}
-		err = fmt.Errorf("%w; %w", err, rerr)
+		missing = fmt.Errorf("%w; %w", missing, err)
 	}
-	return nil, err
+	return missing
 }
 
 // Open implements [formats.Sources]. What containerd does not have is fetched as a whole, and so verified.
@@ -117,6 +126,23 @@ func (s *sources) Open(ctx context.Context, desc ocispec.Descriptor) (blob.Sourc
 	s.mu.Unlock()
 	f.once.Do(func() { f.err = s.spool(ctx, desc, f) })
 	return blob.ReaderAtSource{R: f.spool, N: desc.Size}, f.err
+}
+
+// peek are the same objects, but what containerd does not have, such as layers that it is fetching, is read where they are, and is not
+// verified. It is for a look at what an image is.
+type peek struct{ *sources }
+
+// Open implements [formats.Sources].
+func (p peek) Open(ctx context.Context, desc ocispec.Descriptor) (blob.Source, error) {
+	src, err := p.Source.Open(ctx, desc)
+	if !errors.Is(err, store.ErrNotFound) || p.server.opt.OpenRemote == nil {
+		return src, err
+	}
+	err = p.elsewhere(ctx, err, func(remote store.Source) (err error) {
+		src, err = remote.Open(ctx, desc)
+		return err
+	})
+	return src, err
 }
 
 // spool fetches an object into a temporary file.
