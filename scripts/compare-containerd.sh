@@ -1,13 +1,14 @@
 #!/bin/bash
 # Runs an unmodified containerd beside "lazuli differ": converts images in it, from and to it, pulls images of every format with
 # containerd's own snapshotters, and compares what is unpacked, by find, sha256sum and getfattr, with what umoci unpacks of the source.
-# Then garbage is collected, namespaces and archives by pipes are tried, and a conversion is killed.
+# Then garbage is collected, namespaces, archives by pipes and Docker's engine are tried, and a conversion is killed.
 #
 #   scripts/compare-containerd.sh [LAZULI]        build/lazuli if not given
 #
 # containerd and a registry are built by Go's module proxy into build/clients, once for each version. Everything runs in namespaces of
 # its own, with all files in their memory: nothing is left behind. Needs root, runc, umoci, attr, jq and a Debian system, some of whose
-# packages are one of the images. ONLY=TEXT tries what has that in its name.
+# packages are one of the images. Docker is tried where "docker" and "dockerd" are in PATH, or the latter in build/clients/bin, from
+# github.com/moby/moby/v2/cmd/dockerd. ONLY=TEXT tries what has that in its name.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 lazuli=$(realpath "${1:-build/lazuli}")
@@ -304,6 +305,46 @@ archives() {
     done
 }
 
+# --- Docker ---------------------------------------------------------------------------------------------------------------------
+
+# start_docker: Docker's engine on our containerd, without a network for its containers.
+start_docker() {
+    export DOCKER_HOST=unix://$work/docker.sock DOCKER_CONFIG=$work/home
+    cat >"$work/docker.json" <<EOM
+{
+  "data-root": "$work/docker", "exec-root": "$work/docker-run", "pidfile": "$work/docker.pid", "hosts": ["$DOCKER_HOST"],
+  "containerd": "$work/containerd.sock", "storage-driver": "overlayfs", "features": {"containerd-snapshotter": true},
+  "cgroup-parent": "/$(basename "$work")", "exec-opts": ["native.cgroupdriver=cgroupfs"],
+  "bridge": "none", "iptables": false, "ip6tables": false, "userland-proxy": false
+}
+EOM
+    start dockerd --config-file "$work/docker.json"
+    await docker version
+}
+
+# docker_saves: "docker save" through a pipe, of an image that was loaded from one.
+docker_saves() {
+    local format
+    lazy copy "oci:$work/debian:v1" oci-archive:-:docker.io/library/debian:latest | limited docker load
+    for format in nydus overlaybd; do
+        docker save debian | lazy convert --record none -f $format docker-archive:- "oci:$work/saved:docker-$format"
+        docker save debian | lazy convert --record none -f $format oci-archive:- "oci:$work/saved:oci-$format"
+        equals "oci:$work/saved:docker-$format" "oci:$work/debian"
+        equals "oci:$work/saved:oci-$format" "oci:$work/debian"
+    done
+}
+
+# docker_pulls TAG: the engine unpacks images by its containerd, and makes containers from them.
+docker_pulls() {
+    local image=$registry/debian:$1 container
+    limited docker pull --quiet "$image"
+    container=$(limited docker create "$image" true)
+    is "$(limited docker cp "$container:/made/link" - | tar -xO)" more
+    CONTAINERD_NAMESPACE=moby unpacked debian "$image" overlayfs want-debian
+    docker rm "$container"
+    docker image rm "$image"
+}
+
 # --- Main -----------------------------------------------------------------------------------------------------------------------
 
 # configure NAME: prints the configuration of a containerd, which has ours only if that is its name.
@@ -368,6 +409,13 @@ run_all() {
     try 'one platform of an index' one_platform
     try 'discarded layers' discarded
     try 'archives by pipes' archives
+    if type dockerd docker >/dev/null 2>&1; then
+        start_docker
+        try 'docker save' docker_saves
+        for format in oci "${formats[@]}"; do try "docker pull debian:$format" docker_pulls "$format"; done
+    else
+        echo "not run    docker: there is no dockerd, or no docker"
+    fi
     slow_image
     try 'a killed conversion' killed
     try 'an interrupted conversion' interrupted
