@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/google/go-containerregistry/pkg/registry"
 	"github.com/moby/buildkit/client"
@@ -25,7 +26,10 @@ import (
 	"github.com/lazuli-project/lazuli/buildkit/baseimage"
 	"github.com/lazuli-project/lazuli/buildkit/daemon"
 	"github.com/lazuli-project/lazuli/buildkit/exporter"
+	"github.com/lazuli-project/lazuli/catalog"
+	"github.com/lazuli-project/lazuli/check"
 	"github.com/lazuli-project/lazuli/formats"
+	"github.com/lazuli-project/lazuli/image"
 	"github.com/lazuli-project/lazuli/store"
 )
 
@@ -157,6 +161,28 @@ func (d *testDaemon) manifest(name string) *formats.Manifest {
 	return m
 }
 
+// equal fails unless two names have the same files.
+func (d *testDaemon) equal(want, got string) {
+	d.t.Helper()
+	images := make([]*image.Image, 0, 2)
+	for _, name := range []string{want, got} {
+		src, desc := d.open(name)
+		o, err := image.OpenManifest(d.t.Context(), src, nil, desc, image.Options{Readers: catalog.Readers()})
+		if err != nil {
+			d.t.Fatal(err)
+		}
+		defer o.Close()
+		images = append(images, o)
+	}
+	err := check.Compare(d.t.Context(), images[0].Image, images[1].Image, func(f check.Difference) error {
+		d.t.Errorf("%s and %s: %v", want, got, f)
+		return nil
+	})
+	if err != nil {
+		d.t.Error(err)
+	}
+}
+
 // kinds says what the layers of an image are.
 func kinds(m *formats.Manifest) string {
 	var list []string
@@ -214,7 +240,7 @@ func TestDaemon(t *testing.T) { //nolint:tparallel // the parts build on each ot
 	})
 	t.Run("leaves other exporters alone", func(t *testing.T) {
 		d.t = t
-		d.solve(app, d.output("image", "plain", "push=true"))
+		d.solve(app, d.output("image", "plain", "push=true"), d.output("image", "plain:source", "push=true"))
 		if got := kinds(d.manifest("plain")); got != "tar+gzip tar+gzip" {
 			t.Errorf("layers: %s", got)
 		}
@@ -248,6 +274,21 @@ func TestDaemon(t *testing.T) { //nolint:tparallel // the parts build on each ot
 		}
 		if n := count(lines, "making"); n > 1 {
 			t.Errorf("the base was read %d times: %q", n, lines)
+		}
+	})
+	t.Run("begins with images of every format", func(t *testing.T) {
+		d.t = t
+		on := func(base string) llb.State {
+			return llb.Image(d.registry + "/" + base).File(llb.Mkfile("/more", 0o644, []byte("more"), llb.WithCreatedTime(time.Unix(1, 0)))).File(llb.Rm("/base"))
+		}
+		d.solve(on("plain:source"), d.output("image", "made:plain", "push=true"))
+		for _, format := range catalog.Formats() {
+			d.solve(llb.Image(d.registry+"/plain:source"), d.output(format, "base:"+format))
+			_, lines := d.solve(on("base:"+format), d.output("image", "made:"+format, "push=true"))
+			d.equal("made:plain", "made:"+format)
+			if n := count(lines, "making"); n > 1 {
+				t.Errorf("%s: the base was read %d times: %q", format, n, lines)
+			}
 		}
 	})
 }
