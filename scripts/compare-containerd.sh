@@ -334,7 +334,7 @@ docker_saves() {
     done
 }
 
-# docker_pulls TAG: the engine unpacks images by its containerd, and makes containers from them.
+# docker_pulls TAG: the engine unpacks images by its containerd, and makes containers from them, which a runc of before 1.2 cannot run.
 docker_pulls() {
     local image=$registry/debian:$1 container
     limited docker pull --quiet "$image"
@@ -342,6 +342,9 @@ docker_pulls() {
     is "$(limited docker cp "$container:/made/link" - | tar -xO)" more
     CONTAINERD_NAMESPACE=moby unpacked debian "$image" overlayfs want-debian
     docker rm "$container"
+    if runc features | jq -e '.linux.namespaces | index("time")' >/dev/null; then
+        is "$(limited docker run --rm --network none --security-opt seccomp=unconfined "$image" /usr/bin/cat /made/link)" more
+    fi
     docker image rm "$image"
 }
 
