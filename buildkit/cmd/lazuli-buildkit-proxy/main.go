@@ -5,11 +5,13 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -53,7 +55,7 @@ Flags:
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := run(ctx, os.Args[1:])
+	err := run(ctx, os.Args[1:], os.Stderr)
 	stop()
 	if err != nil && !errors.Is(err, pflag.ErrHelp) {
 		fmt.Fprintf(os.Stderr, "lazuli-buildkit-proxy: %v\n", err)
@@ -97,30 +99,58 @@ func (f *flags) add(s *pflag.FlagSet) {
 	s.StringVar(&f.authFile, "authfile", "", "credential file for registries")
 }
 
-func run(ctx context.Context, args []string) (err error) {
+// parse reads the command line. Help goes to w.
+func parse(args []string, w io.Writer) (*flags, error) {
 	var f flags
 	s := pflag.NewFlagSet("lazuli-buildkit-proxy", pflag.ContinueOnError)
 	s.SortFlags = false
 	f.add(s)
 	s.Usage = func() {
-		fmt.Fprintf(os.Stderr, "%s%s\nFormats: %s\n", usage, s.FlagUsages(), strings.Join(catalog.Formats(), ", "))
+		fmt.Fprintf(w, "%s%s\nFormats: %s\n", usage, s.FlagUsages(), strings.Join(catalog.Formats(), ", "))
 	}
 	if err := s.Parse(args); err != nil {
-		return err
+		return nil, err
 	}
 	if s.NArg() > 0 {
-		return fmt.Errorf("unexpected argument %q", s.Arg(0))
+		return nil, fmt.Errorf("unexpected argument %q", s.Arg(0))
 	}
-	staging, listener, err := f.staging(ctx)
+	// Else somebody could believe that a connection is protected.
+	for _, c := range []struct {
+		wrong bool
+		text  string
+	}{
+		{(f.server.Cert == "") != (f.server.Key == ""), "--tlscert and --tlskey go together"},
+		{f.server.CA != "" && f.server.Cert == "", "--tlscacert needs --tlscert"},
+		{(f.client.Cert == "") != (f.client.Key == ""), "--daemon-tlscert and --daemon-tlskey go together"},
+		{f.serverName != "" && f.client == (config.TLSConfig{}), "--daemon-tlsservername needs --daemon-tlscacert"},
+	} {
+		if c.wrong {
+			return nil, errors.New(c.text)
+		}
+	}
+	return &f, nil
+}
+
+// run does what the command line says, until ctx ends. Help and log go to w.
+func run(ctx context.Context, args []string, w io.Writer) (err error) {
+	f, err := parse(args, w)
 	if err != nil {
 		return err
 	}
-	opt := proxy.Options{Staging: staging, Jobs: f.jobs, Store: store.Options{
+	opt := proxy.Options{Jobs: f.jobs, Store: store.Options{
 		PlainHTTP: f.plainHTTP, Insecure: f.insecure, AuthFile: f.authFile, Env: os.Getenv, Proxy: http.ProxyFromEnvironment,
 	}}
 	if f.ca != "" {
 		opt.Store.CAFiles = []string{f.ca}
 	}
+	if err := f.dial(&opt); err != nil {
+		return err
+	}
+	staging, listener, err := f.staging(ctx)
+	if err != nil {
+		return err
+	}
+	opt.Staging = staging
 	if f.record {
 		known, err := record.Open(ctx, filepath.Join(f.root, "record.db"))
 		if err != nil {
@@ -129,10 +159,7 @@ func run(ctx context.Context, args []string) (err error) {
 		defer func() { err = errors.Join(err, known.Close()) }()
 		opt.Record = known
 	}
-	if err := f.dial(&opt); err != nil {
-		return errors.Join(err, listener.Close())
-	}
-	return f.serve(ctx, opt, listener)
+	return f.serve(ctx, opt, listener, slog.New(slog.NewTextHandler(w, nil)))
 }
 
 // staging makes the registry for plain images, and listens for it.
@@ -142,11 +169,7 @@ func (f *flags) staging(ctx context.Context) (*proxy.Staging, net.Listener, erro
 		return nil, nil, fmt.Errorf("--staging-address: %w", err)
 	}
 	local := listener.Addr().String()
-	name := f.stagingName
-	if name == "" {
-		name = local
-	}
-	s, err := proxy.NewStaging(name, local, filepath.Join(f.root, "staging"), f.stagingMiB<<20)
+	s, err := proxy.NewStaging(cmp.Or(f.stagingName, local), local, filepath.Join(f.root, "staging"), f.stagingMiB<<20)
 	if err != nil {
 		return nil, nil, errors.Join(err, listener.Close())
 	}
@@ -174,7 +197,7 @@ func (f *flags) dial(opt *proxy.Options) error {
 			return fmt.Errorf("--daemon-tlscacert: no certificate in %s", f.client.CA)
 		}
 	}
-	if f.client.Cert != "" || f.client.Key != "" {
+	if f.client.Cert != "" {
 		pair, err := tls.LoadX509KeyPair(f.client.Cert, f.client.Key)
 		if err != nil {
 			return fmt.Errorf("--daemon-tlscert: %w", err)
@@ -189,7 +212,7 @@ func (f *flags) dial(opt *proxy.Options) error {
 const lastCalls = 10 * time.Second
 
 // serve answers clients and the daemon until ctx ends.
-func (f *flags) serve(ctx context.Context, opt proxy.Options, staging net.Listener) error {
+func (f *flags) serve(ctx context.Context, opt proxy.Options, staging net.Listener, log *slog.Logger) error {
 	p, err := proxy.New(opt)
 	if err != nil {
 		return errors.Join(err, staging.Close())
@@ -198,7 +221,6 @@ func (f *flags) serve(ctx context.Context, opt proxy.Options, staging net.Listen
 	if err != nil {
 		return errors.Join(err, staging.Close())
 	}
-	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
 	registry := &http.Server{Handler: opt.Staging, ReadHeaderTimeout: 30 * time.Second, MaxHeaderBytes: 64 << 10}
 	group, gctx := errgroup.WithContext(ctx)
 	group.Go(func() error {
@@ -209,7 +231,12 @@ func (f *flags) serve(ctx context.Context, opt proxy.Options, staging net.Listen
 	})
 	for _, l := range listeners {
 		log.Info("listening", "address", l.Addr().String(), "daemon", f.daemon, "staging", staging.Addr().String())
-		group.Go(func() error { return p.Serve(l) })
+		group.Go(func() error {
+			if err := p.Serve(l); !errors.Is(err, grpc.ErrServerStopped) { // when ctx ends before it begins
+				return err
+			}
+			return nil
+		})
 	}
 	group.Go(func() error {
 		<-gctx.Done()
