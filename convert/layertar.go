@@ -20,15 +20,16 @@ import (
 
 // Layers are the layers of a lazy image, each of which can be written as a tar, as plain images have it: one after the other, the tars of
 // all layers of m make the image's files. They keep no sources, and may be used concurrently. Of formats whose layers are only there
-// together, what was read of an image's lower layers is remembered for the next one: in order, the layers are written in half the time. The
-// memory is in proportion to the image's files, some 500 bytes for each.
+// together, what was read of an image's lower layers is remembered for the next one, so that in order, each of them is opened once and not
+// twice. The memory is in proportion to the image's files.
 type Layers struct {
 	stored []formats.StoredLayer // of formats that have layers apart, and of images that are not taken apart
 	stack  *stack                // of the others; else nil
+	whole  bool
 }
 
 // OpenLayers looks for the layers of an image. readers are the formats that are known; of an image of none of them, blob.ErrUnsupported is
-// the error. Whether an image holds its layers apart is seen from the metadata of all of them; that is not kept, and need not be verified.
+// the error. Whether an image holds its layers apart is seen from the metadata of all of them, which is not kept.
 func OpenLayers(ctx context.Context, s formats.Sources, m *formats.Manifest, readers []formats.Reader) (*Layers, error) {
 	i := slices.IndexFunc(readers, func(r formats.Reader) bool { return r.Recognize(m) })
 	if i < 0 {
@@ -36,6 +37,9 @@ func OpenLayers(ctx context.Context, s formats.Sources, m *formats.Manifest, rea
 	}
 	return findLayers(ctx, s, m, readers[i])
 }
+
+// Whole reports whether all files are in the highest layer, as the image does not hold its layers apart.
+func (l *Layers) Whole() bool { return l.whole }
 
 // WriteTar writes what one layer changes. A layer that has no files, such as one of metadata, gives an empty tar. What s opens is believed
 // as far as the format has no digests of it. The same layer gives the same bytes.
@@ -135,7 +139,7 @@ func findLayers(ctx context.Context, s formats.Sources, m *formats.Manifest, rea
 	if n == 0 {
 		return nil, fmt.Errorf("an image without layers: %w", blob.ErrUnsupported)
 	}
-	return &Layers{stored: []formats.StoredLayer{{Desc: m.Manifest.Layers[n-1], Open: func(ctx context.Context, s formats.Sources) (*formats.Image, error) {
+	return &Layers{whole: true, stored: []formats.StoredLayer{{Desc: m.Manifest.Layers[n-1], Open: func(ctx context.Context, s formats.Sources) (*formats.Image, error) {
 		return reader.Open(ctx, m, s)
 	}}}}, nil
 }

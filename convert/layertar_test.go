@@ -62,6 +62,9 @@ func TestLayerTar(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
+				if tars.Whole() {
+					t.Error("the layers are not apart")
+				}
 				var layers []imagetest.Layer
 				for i, l := range m.Manifest.Layers {
 					var tar bytes.Buffer

@@ -35,6 +35,11 @@ func (o *openImages) layers(ctx context.Context, m *manifest, src *sources, read
 		return found, nil
 	}
 	layers, err := convert.OpenLayers(ctx, peek{src}, m.Manifest, readers)
+	if err == nil && layers.Whole() {
+		// Another answer between two layers would mix their files: it is not believed without digests. That layers are apart is, as
+		// each is verified when it is written.
+		layers, err = convert.OpenLayers(ctx, src, m.Manifest, readers)
+	}
 	if err != nil {
 		return nil, err
 	}
