@@ -25,7 +25,7 @@ import (
 type Layers struct {
 	stored []formats.StoredLayer // of formats that have layers apart, and of images that are not taken apart
 	stack  *stack                // of the others; else nil
-	whole  bool
+	whole  bool                  // see Whole
 }
 
 // OpenLayers looks for the layers of an image. readers are the formats that are known; of an image of none of them, blob.ErrUnsupported is
