@@ -17,18 +17,24 @@ import (
 type builds struct {
 	mu      sync.Mutex // guards what follows
 	byRef   map[string]*build
-	refused []digest.Digest // the last ones, of their references, which are as long as clients like
-	changed chan struct{}   // closed, and replaced, with each refusal; nil before somebody waits
+	refused []refusal     // the last ones
+	changed chan struct{} // closed, and replaced, with each refusal; nil before somebody waits
 }
 
-// maxRefused is how many refused builds are known: those whose clients may ask for the progress only now.
+// refusal is why a build will never be.
+type refusal struct {
+	ref digest.Digest // of the reference, which is as long as clients like
+	err error
+}
+
+// maxRefused is how many refused builds are known: those whose clients may make further calls for them only now.
 const maxRefused = 100
 
 // refuse notes that a build will never be.
-func (b *builds) refuse(ref string) {
+func (b *builds) refuse(ref string, err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.refused = append(b.refused[max(0, len(b.refused)-maxRefused+1):], digest.FromString(ref))
+	b.refused = append(b.refused[max(0, len(b.refused)-maxRefused+1):], refusal{digest.FromString(ref), err})
 	if b.changed != nil {
 		close(b.changed)
 		b.changed = nil
@@ -40,17 +46,18 @@ func (b *builds) accept(ref string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	d := digest.FromString(ref)
-	b.refused = slices.DeleteFunc(b.refused, func(r digest.Digest) bool { return r == d })
+	b.refused = slices.DeleteFunc(b.refused, func(r refusal) bool { return r.ref == d })
 }
 
-// awaitRefusal returns true when a build is refused, or was already; false when ctx ends.
-func (b *builds) awaitRefusal(ctx context.Context, ref string) bool {
+// awaitRefusal returns why a build is refused when it is, or was already; nil when ctx ends.
+func (b *builds) awaitRefusal(ctx context.Context, ref string) error {
 	d := digest.FromString(ref)
 	for {
 		b.mu.Lock()
-		if slices.Contains(b.refused, d) {
+		if i := slices.IndexFunc(b.refused, func(r refusal) bool { return r.ref == d }); i >= 0 {
+			err := b.refused[i].err
 			b.mu.Unlock()
-			return true
+			return err
 		}
 		if b.changed == nil {
 			b.changed = make(chan struct{})
@@ -60,9 +67,25 @@ func (b *builds) awaitRefusal(ctx context.Context, ref string) bool {
 		select {
 		case <-changed:
 		case <-ctx.Done():
-			return false
+			return nil
 		}
 	}
+}
+
+// unlessRefused makes a call for a build to the daemon. Of a build that is refused here the daemon never hears, and would wait for it some
+// seconds, and the client with it: the call's context ends then, and refused says why.
+func (b *builds) unlessRefused(ctx context.Context, ref string, call func(ctx context.Context) error) (refused, err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	why := make(chan error, 1)
+	go func() {
+		err := b.awaitRefusal(ctx, ref)
+		cancel()
+		why <- err
+	}()
+	err = call(ctx)
+	cancel()
+	return <-why, err
 }
 
 // begin notes a build.

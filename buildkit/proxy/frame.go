@@ -54,8 +54,8 @@ func outgoing(ctx context.Context) context.Context {
 }
 
 // forward passes all messages of a call on, both ways.
-func (p *Proxy) forward(method string, client grpc.ServerStream) error {
-	ctx, cancel := context.WithCancel(outgoing(client.Context()))
+func (p *Proxy) forward(ctx context.Context, method string, client grpc.ServerStream) error {
+	ctx, cancel := context.WithCancel(outgoing(ctx))
 	defer cancel()
 	daemon, err := p.daemon.NewStream(ctx, &grpc.StreamDesc{ServerStreams: true, ClientStreams: true}, method)
 	if err != nil {

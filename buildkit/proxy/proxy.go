@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 
+	"github.com/moby/buildkit/client/buildid"
 	"google.golang.org/grpc"
 
 	"github.com/lazuli-project/lazuli/convert"
@@ -81,5 +82,14 @@ func (p *Proxy) handle(_ any, client grpc.ServerStream) error {
 	case methodStatus:
 		return p.status(client)
 	}
-	return p.forward(method, client)
+	ctx := client.Context()
+	ref := buildid.FromIncomingContext(ctx) // in calls that frontends at the client make
+	if ref == "" {
+		return p.forward(ctx, method, client)
+	}
+	refused, err := p.builds.unlessRefused(ctx, ref, func(ctx context.Context) error { return p.forward(ctx, method, client) })
+	if refused != nil {
+		return refused
+	}
+	return err
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/registry"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	control "github.com/moby/buildkit/api/services/control"
+	"github.com/moby/buildkit/client/buildid"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"google.golang.org/grpc"
@@ -328,6 +329,17 @@ func TestRefusedBuildsEndAtOnce(t *testing.T) {
 		}
 		return s
 	}
+	// A frontend's call, which waits until what it sends is over.
+	frontend := func() error {
+		t.Helper()
+		s, err := r.client.Session(buildid.AppendToOutgoingContext(ctx, "b"))
+		if err == nil {
+			_, err = s.Recv()
+		}
+		return err
+	}
+	waits := make(chan error, 1)
+	go func() { waits <- frontend() }()
 	before := progress()
 	if _, err := before.Recv(); err != nil { // now it waits
 		t.Fatal(err)
@@ -338,6 +350,11 @@ func TestRefusedBuildsEndAtOnce(t *testing.T) {
 	}
 	ends(before)
 	ends(progress())
+	for _, err := range []error{<-waits, frontend()} {
+		if status.Code(err) != codes.InvalidArgument || !strings.Contains(err.Error(), "colour") {
+			t.Errorf("a frontend is told: %v", err)
+		}
+	}
 
 	// The same reference can be used again.
 	r.daemon.solve = func(context.Context, *control.SolveRequest) (*control.SolveResponse, error) {
@@ -360,12 +377,12 @@ func TestAwaitRefusal(t *testing.T) {
 	cancel()
 	var b builds
 	for i := range maxRefused + 1 {
-		b.refuse(fmt.Sprint(i))
+		b.refuse(fmt.Sprint(i), errors.New(fmt.Sprint("no ", i)))
 	}
 	b.accept("7")
 	for ref, want := range map[string]bool{"0": false, "1": true, "7": false, fmt.Sprint(maxRefused): true, "other": false} {
-		if got := b.awaitRefusal(over, ref); got != want {
-			t.Errorf("%s is refused: %t", ref, got)
+		if got := b.awaitRefusal(over, ref); (got != nil) != want || want && got.Error() != "no "+ref {
+			t.Errorf("%s is refused: %v", ref, got)
 		}
 	}
 }

@@ -44,8 +44,9 @@ func (p *Proxy) solve(client grpc.ServerStream) error {
 	defer place.end()
 	outputs, err := p.rewrite(&req, place)
 	if err != nil {
-		p.builds.refuse(req.Ref)
-		return invalid(err)
+		err = invalid(err)
+		p.builds.refuse(req.Ref, err)
+		return err
 	}
 	p.builds.accept(req.Ref)
 	var b *build
@@ -165,7 +166,11 @@ func (p *Proxy) status(client grpc.ServerStream) error {
 	if err := proto.Unmarshal(in.payload, &req); err != nil {
 		return invalid(fmt.Errorf("status: %w", err))
 	}
-	if err := p.daemonStatus(client, &in, req.Ref); err != nil {
+	refused, err := p.builds.unlessRefused(client.Context(), req.Ref, func(ctx context.Context) error { return p.daemonStatus(ctx, client, &in) })
+	if refused != nil {
+		return nil //nolint:nilerr // whoever asks to build is told
+	}
+	if err != nil {
 		return err
 	}
 	b := p.builds.find(req.Ref)
@@ -181,16 +186,8 @@ func (p *Proxy) status(client grpc.ServerStream) error {
 	})
 }
 
-// daemonStatus passes on what the daemon tells of a build. For a build that is refused here, the daemon would wait some seconds, and the
-// client with it: this ends at once.
-func (p *Proxy) daemonStatus(client grpc.ServerStream, in *frame, ref string) error {
-	ctx, cancel := context.WithCancel(client.Context())
-	refused := make(chan bool)
-	go func() {
-		is := p.builds.awaitRefusal(ctx, ref)
-		cancel()
-		refused <- is
-	}()
+// daemonStatus passes on what the daemon tells of a build.
+func (p *Proxy) daemonStatus(ctx context.Context, client grpc.ServerStream, in *frame) error {
 	daemon, err := p.daemon.NewStream(outgoing(ctx), &grpc.StreamDesc{ServerStreams: true}, methodStatus)
 	if err == nil {
 		err = daemon.SendMsg(in)
@@ -200,10 +197,6 @@ func (p *Proxy) daemonStatus(client grpc.ServerStream, in *frame, ref string) er
 	}
 	if err == nil {
 		err = receive(client, daemon)
-	}
-	cancel()
-	if <-refused {
-		return nil
 	}
 	return err
 }
