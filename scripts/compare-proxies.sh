@@ -145,6 +145,13 @@ two_outputs() {
     bctl app --output "type=nydus,name=$builds/both:nydus" --output "type=image,name=$builds/both:oci,push=true" --output "type=overlaybd,name=$builds/both:overlaybd"
     equals "$builds/both:nydus" "$builds/both:oci"
     equals "$builds/both:overlaybd" "$builds/both:oci"
+    # What the daemon exports itself, afterwards too, is what it would be without the proxy.
+    is "$(manifest "$builds/both:oci" | jq -r '[.layers[].mediaType] | unique | join(" ")')" application/vnd.oci.image.layer.v1.tar+gzip
+    context alone "FROM $builds/base
+RUN echo alone >/alone"
+    bctl alone --output "type=nydus,name=$builds/both:alone"
+    bctl alone --output "type=image,name=$builds/both:later,push=true"
+    is "$(manifest "$builds/both:later" | jq -r '[.layers[].mediaType] | unique | join(" ")')" application/vnd.oci.image.layer.v1.tar+gzip
 }
 
 merged() {

@@ -114,7 +114,8 @@ func (p *Proxy) rewrite(req *control.SolveRequest, place *stagingPlace) ([]*stag
 		if o.writer, err = p.newWriter(o, nil); err != nil {
 			return nil, err
 		}
-		attrs := o.opt.PlainAttrs(o.opt.NeedsPlain() || output.KeepsLayers(o.writer))
+		// Compressed as ever: layers that the daemon made as plain tars it would push as these from then on, also to others.
+		attrs := o.opt.PlainAttrs(true)
 		attrs[string(exptypes.OptKeyName)] = p.opt.Staging.name + "/" + o.image
 		attrs[string(exptypes.OptKeyPush)], attrs[string(exptypes.OptKeyInsecure)] = "true", "true"
 		exporters[i] = &control.Exporter{Type: "image", Attrs: attrs}
