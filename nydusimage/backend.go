@@ -16,13 +16,14 @@ import (
 )
 
 // Backend finds blobs where nydusd would: kind is "registry", "http-proxy", "oss", "s3" or "localfs", and config the JSON that
-// belongs to it. It does no I/O but for a registry on this host, which it asks for its scheme.
-func Backend(ctx context.Context, kind string, config []byte) (BlobSource, error) {
+// belongs to it. It does no I/O but for a registry on this host, which it asks for its scheme. so says how registries are reached beside
+// what the configuration has: by which HTTP proxy.
+func Backend(ctx context.Context, kind string, config []byte, so store.Options) (BlobSource, error) {
 	switch kind {
 	case "http-proxy":
 		return HTTPProxy(config)
 	case "registry":
-		return openRegistry(ctx, config)
+		return openRegistry(ctx, config, so)
 	}
 	b, err := backend.New(kind, config, backend.Options{})
 	if err != nil {
@@ -33,7 +34,7 @@ func Backend(ctx context.Context, kind string, config []byte) (BlobSource, error
 
 // openRegistry finds blobs in a repository, whose ids are their SHA-256 in hex. Mirrors, proxies and timeouts of the configuration
 // are for daemons, and do nothing here.
-func openRegistry(ctx context.Context, config []byte) (BlobSource, error) {
+func openRegistry(ctx context.Context, config []byte, o store.Options) (BlobSource, error) {
 	var c struct {
 		Scheme     string `json:"scheme"`
 		Host       string `json:"host"`
@@ -47,7 +48,7 @@ func openRegistry(ctx context.Context, config []byte) (BlobSource, error) {
 	if c.Host == "" || c.Repo == "" {
 		return nil, errors.New("registry: configuration without host or repo")
 	}
-	o := store.Options{PlainHTTP: c.Scheme == "http", Insecure: c.SkipVerify}
+	o.PlainHTTP, o.Insecure = c.Scheme == "http", c.SkipVerify
 	if c.Auth != "" {
 		plain, err := base64.StdEncoding.DecodeString(c.Auth)
 		user, password, ok := strings.Cut(string(plain), ":")

@@ -44,7 +44,7 @@ func TestRegistryBackend(t *testing.T) {
 		return fmt.Appendf(nil, `{"scheme":"https","host":%q,"repo":"app","auth":%q,"skip_verify":true,"proxy":{"url":"","fallback":true}}`, host,
 			base64.StdEncoding.EncodeToString([]byte("user:"+password)))
 	}
-	source, err := nydusimage.Backend(t.Context(), "registry", config("secret"))
+	source, err := nydusimage.Backend(t.Context(), "registry", config("secret"), store.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -67,7 +67,7 @@ func TestRegistryBackend(t *testing.T) {
 	if _, err := source(t.Context(), "../x"); err == nil {
 		t.Error("an id that is no digest is taken")
 	}
-	if source, err = nydusimage.Backend(t.Context(), "registry", config("wrong")); err != nil {
+	if source, err = nydusimage.Backend(t.Context(), "registry", config("wrong"), store.Options{}); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := source(t.Context(), filepath.Base(layersOf(t, "v6-zstd")[0])); !errors.Is(err, fetch.ErrDenied) {
@@ -80,7 +80,7 @@ func TestBackends(t *testing.T) {
 	dir := t.TempDir()
 	id := strings.Repeat("a", 64)
 	writeFile(t, dir, id, []byte("content"))
-	source, err := nydusimage.Backend(t.Context(), "localfs", fmt.Appendf(nil, `{"dir":%q}`, dir))
+	source, err := nydusimage.Backend(t.Context(), "localfs", fmt.Appendf(nil, `{"dir":%q}`, dir), store.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -91,11 +91,11 @@ func TestBackends(t *testing.T) {
 	for _, c := range [][2]string{
 		{"registry", ""}, {"registry", "{}"}, {"registry", `{"host":"h"}`}, {"registry", `{"host":"h","repo":"r","auth":"!"}`}, {"s3", "{}"}, {"oss", "{}"},
 	} {
-		if _, err := nydusimage.Backend(t.Context(), c[0], []byte(c[1])); err == nil {
+		if _, err := nydusimage.Backend(t.Context(), c[0], []byte(c[1]), store.Options{}); err == nil {
 			t.Errorf("%s: %q is taken", c[0], c[1])
 		}
 	}
-	if _, err := nydusimage.Backend(t.Context(), "localdisk", []byte("{}")); !errors.Is(err, blob.ErrUnsupported) {
+	if _, err := nydusimage.Backend(t.Context(), "localdisk", []byte("{}"), store.Options{}); !errors.Is(err, blob.ErrUnsupported) {
 		t.Errorf("%v", err)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"strings"
 
@@ -12,6 +13,7 @@ import (
 
 	"github.com/lazuli-project/lazuli/blob"
 	"github.com/lazuli-project/lazuli/nydusimage"
+	"github.com/lazuli-project/lazuli/store"
 )
 
 // bootstrapFlag is a bootstrap that is an argument, or a flag as it once was.
@@ -139,7 +141,7 @@ func (b *nydusBackend) source(ctx context.Context) (nydusimage.BlobSource, error
 	case b.config == "":
 		return nil, errors.New("--backend-config or --backend-config-file must be specified")
 	}
-	return nydusimage.Backend(ctx, b.kind, config)
+	return nydusimage.Backend(ctx, b.kind, config, store.Options{Proxy: http.ProxyFromEnvironment})
 }
 
 func (n *nydusApp) unpackCommand() *cobra.Command {
