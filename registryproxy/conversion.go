@@ -88,23 +88,9 @@ func (p *Proxy) convert(ctx context.Context, j *job) (*convert.Result, error) {
 	}
 	return convert.Convert(ctx, src, outputs, convert.Options{
 		Attach: j.rule.Attach, Untagged: j.rule.Attach == convert.AttachReferrer, // the tag may name another image by now
-		Platforms: j.rule.Platforms, Jobs: p.opt.Jobs, Record: p.opt.Record, OpenPlace: p.openPlace(so),
+		Platforms: j.rule.Platforms, Jobs: p.opt.Jobs, Record: p.opt.Record, OpenPlace: store.PlaceOpener(p.opt.Registry, so),
 		Readers: catalog.LazyReaders(), TempDir: p.opt.TempDir,
 	})
-}
-
-// openPlace opens other repositories of the same registry, with the same credentials, so that known layers are mounted from there.
-func (p *Proxy) openPlace(so store.Options) func(context.Context, string) (store.Source, error) {
-	return func(ctx context.Context, place string) (store.Source, error) {
-		ref, err := store.Parse(place)
-		if err != nil {
-			return nil, err
-		}
-		if ref.Transport != store.Registry || ref.Host != p.opt.Registry {
-			return nil, fmt.Errorf("%s is in another registry: %w", place, store.ErrNotFound)
-		}
-		return store.OpenSource(ctx, ref, so)
-	}
 }
 
 // finish notes how a job ended.

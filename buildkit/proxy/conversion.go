@@ -67,7 +67,7 @@ func (p *Proxy) convert(ctx context.Context, s *step, o *staged, name string) (_
 	defer func() { err = errors.Join(err, target.Close()) }()
 	opt := convert.Options{
 		Attach: o.opt.Attach, Untagged: o.opt.Attach == convert.AttachTag, Jobs: p.opt.Jobs, Record: p.opt.Record,
-		OpenPlace: p.openPlace(to.Host, p.storeOptions(o)), Readers: catalog.LazyReaders(), TempDir: p.opt.TempDir, OnProgress: s.layer,
+		OpenPlace: store.PlaceOpener(to.Host, p.storeOptions(o)), Readers: catalog.LazyReaders(), TempDir: p.opt.TempDir, OnProgress: s.layer,
 	}
 	if o.opt.Merge == output.MergeBuild {
 		opt.Attach, opt.Untagged = convert.AttachIndex, false
@@ -148,20 +148,6 @@ func (p *Proxy) openDictionary(ctx context.Context, o *staged) (*image.Dictionar
 		return nil, err
 	}
 	return image.OpenDictionary(ctx, ref, p.storeOptions(o))
-}
-
-// openPlace opens other repositories of the same registry, so that known layers are mounted from there.
-func (p *Proxy) openPlace(host string, so store.Options) func(context.Context, string) (store.Source, error) {
-	return func(ctx context.Context, place string) (store.Source, error) {
-		ref, err := store.Parse(place)
-		if err != nil {
-			return nil, err
-		}
-		if ref.Transport != store.Registry || ref.Host != host {
-			return nil, fmt.Errorf("%s is in another registry: %w", place, store.ErrNotFound)
-		}
-		return store.OpenSource(ctx, ref, so)
-	}
 }
 
 // open opens an image that a daemon pushed.
