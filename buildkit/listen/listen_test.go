@@ -3,65 +3,24 @@
 package listen
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/pem"
-	"math/big"
 	"net"
-	"os"
 	"path/filepath"
 	"testing"
-	"time"
 
 	"github.com/moby/buildkit/cmd/buildkitd/config"
-)
 
-// writePair writes a certificate and its key, signed by itself or by another, as FILE.pem and FILE.key.
-func writePair(t *testing.T, file string, by *tls.Certificate) *tls.Certificate {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), IsCA: by == nil, BasicConstraintsValid: true,
-		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageDigitalSignature,
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-	}
-	parent, signer := template, any(key)
-	if by != nil {
-		parent, signer = by.Leaf, by.PrivateKey
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, parent, &key.PublicKey, signer)
-	if err != nil {
-		t.Fatal(err)
-	}
-	raw, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for name, block := range map[string]*pem.Block{".pem": {Type: "CERTIFICATE", Bytes: der}, ".key": {Type: "PRIVATE KEY", Bytes: raw}} {
-		if err := os.WriteFile(file+name, pem.EncodeToMemory(block), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	pair, err := tls.LoadX509KeyPair(file+".pem", file+".key")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return &pair
-}
+	"github.com/lazuli-project/lazuli/buildkit/internal/certtest"
+)
 
 func TestListenWithTLS(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	ca := writePair(t, filepath.Join(dir, "ca"), nil)
-	writePair(t, filepath.Join(dir, "server"), ca)
-	known := writePair(t, filepath.Join(dir, "client"), ca)
-	unknown := writePair(t, filepath.Join(dir, "unknown"), nil)
+	ca := certtest.WritePair(t, filepath.Join(dir, "ca"), "127.0.0.1", nil)
+	certtest.WritePair(t, filepath.Join(dir, "server"), "127.0.0.1", ca)
+	known := certtest.WritePair(t, filepath.Join(dir, "client"), "127.0.0.1", ca)
+	unknown := certtest.WritePair(t, filepath.Join(dir, "unknown"), "127.0.0.1", nil)
 	cfg := config.GRPCConfig{
 		Address: []string{"tcp://127.0.0.1:0", "unix://" + filepath.Join(dir, "sock")},
 		TLS:     config.TLSConfig{Cert: filepath.Join(dir, "server.pem"), Key: filepath.Join(dir, "server.key"), CA: filepath.Join(dir, "ca.pem")},
@@ -109,8 +68,8 @@ func TestListenWithTLS(t *testing.T) {
 func TestServerTLSRefuses(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	writePair(t, filepath.Join(dir, "a"), nil)
-	writePair(t, filepath.Join(dir, "b"), nil)
+	certtest.WritePair(t, filepath.Join(dir, "a"), "127.0.0.1", nil)
+	certtest.WritePair(t, filepath.Join(dir, "b"), "127.0.0.1", nil)
 	pemFile, keyFile := filepath.Join(dir, "a.pem"), filepath.Join(dir, "a.key")
 	for name, c := range map[string]config.TLSConfig{
 		"no key":            {Cert: pemFile},

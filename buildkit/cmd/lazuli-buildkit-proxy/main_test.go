@@ -7,15 +7,10 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"io"
-	"math/big"
 	"net"
 	"net/http"
 	"os"
@@ -24,7 +19,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	control "github.com/moby/buildkit/api/services/control"
 	"github.com/spf13/pflag"
@@ -34,6 +28,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 
+	"github.com/lazuli-project/lazuli/buildkit/internal/certtest"
 	"github.com/lazuli-project/lazuli/buildkit/proxy"
 )
 
@@ -81,42 +76,6 @@ func TestParse(t *testing.T) {
 	}
 }
 
-// writePair writes a certificate and its key, signed by itself or by another, as FILE.pem and FILE.key.
-func writePair(t *testing.T, file string, by *tls.Certificate) *tls.Certificate {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), IsCA: by == nil, BasicConstraintsValid: true,
-		DNSNames: []string{"daemon.example"}, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageDigitalSignature,
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-	}
-	parent, signer := template, any(key)
-	if by != nil {
-		parent, signer = by.Leaf, by.PrivateKey
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, parent, &key.PublicKey, signer)
-	if err != nil {
-		t.Fatal(err)
-	}
-	raw, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for name, block := range map[string]*pem.Block{".pem": {Type: "CERTIFICATE", Bytes: der}, ".key": {Type: "PRIVATE KEY", Bytes: raw}} {
-		if err := os.WriteFile(file+name, pem.EncodeToMemory(block), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	pair, err := tls.LoadX509KeyPair(file+".pem", file+".key")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return &pair
-}
-
 // daemon has one method, which tells where it is to push to.
 type daemon struct {
 	control.UnimplementedControlServer
@@ -146,10 +105,10 @@ func TestDial(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	file := func(name string) string { return filepath.Join(dir, name) }
-	ca := writePair(t, file("ca"), nil)
-	server := writePair(t, file("server"), ca)
-	writePair(t, file("client"), ca)
-	writePair(t, file("unknown"), nil)
+	ca := certtest.WritePair(t, file("ca"), "daemon.example", nil)
+	server := certtest.WritePair(t, file("server"), "daemon.example", ca)
+	certtest.WritePair(t, file("client"), "daemon.example", ca)
+	certtest.WritePair(t, file("unknown"), "daemon.example", nil)
 	if err := os.WriteFile(file("empty.pem"), []byte("nothing"), 0o600); err != nil {
 		t.Fatal(err)
 	}
